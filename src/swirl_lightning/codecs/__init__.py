@@ -1,0 +1,6 @@
+"""State and action codecs, and the constraints that keep a role inside its part of the vocabulary."""
+
+from swirl_lightning.codecs.base import Codec, TokenConstraint
+from swirl_lightning.codecs.text import TextCodec
+
+__all__ = ["Codec", "TextCodec", "TokenConstraint"]

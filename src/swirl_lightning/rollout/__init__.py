@@ -1,0 +1,6 @@
+"""Rollout engines: prompts in, groups of completions out."""
+
+from swirl_lightning.rollout.base import RolloutEngine
+from swirl_lightning.rollout.sampler import TransformersEngine
+
+__all__ = ["RolloutEngine", "TransformersEngine"]

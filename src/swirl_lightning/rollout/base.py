@@ -1,0 +1,47 @@
+"""The small protocol behind which rollout engines stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from swirl_lightning.codecs.base import TokenConstraint
+from swirl_lightning.types import SamplingParams, Trajectory
+
+
+class RolloutEngine(Protocol):
+    """Draws a group of completions for every prompt."""
+
+    def generate(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        group_size: int,
+        params: SamplingParams,
+        *,
+        stop_ids: Sequence[int],
+        pad_id: int,
+        constraint: TokenConstraint | None = None,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Trajectory:
+        """Sample ``group_size`` completions of each prompt.
+
+        Args:
+            model: a causal LM, in eval mode, the right adapter active.
+            prompts: B token-id sequences, unpadded.
+            group_size: G.
+            params: sampling settings; temperature 0 is greedy.
+            stop_ids: tokens that end a completion (they are part of it).
+            pad_id: fills the right of finished completions.
+            constraint: which tokens may follow; log-probabilities are renormalised inside it.
+            generator: source of randomness; None uses torch's global one.
+            progress: called with the number of newly finished members.
+
+        Returns:
+            The trajectory, prompts in the order given.
+        """
+        ...
