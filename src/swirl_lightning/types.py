@@ -62,6 +62,14 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """What one training step receives. A SWIRL phase reads ``unlabelled`` only, plus ``labelled`` where replay is on."""
+
+    labelled: tuple[Transition, ...] = ()  # warm-up batches, or replay of them inside another phase
+    unlabelled: tuple[UnlabelledPair, ...] = ()  # state-only pairs, no action anywhere
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How completions are drawn.
 
@@ -114,6 +122,21 @@ class Trajectory:
         row = self.completions[prompt, member]
         kept: list[int] = row[self.mask[prompt, member]].tolist()
         return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """One batch of a GRPO phase: groups of rollouts, how the frozen opposite model judged them. B pairs, G members."""
+
+    role: Role  # the policy
+    pairs: tuple[UnlabelledPair, ...]  # B
+    actions: tuple[str, ...]  # Phase I: B actions inferred by the frozen IDM; Phase II: empty
+    samples: tuple[tuple[State, ...], ...]  # B x G decoded completions (states in Phase I, actions in Phase II)
+    trajectory: Trajectory  # token ids and sampled log-probabilities
+    rewards: Tensor  # float32 [B, G]
+    clamped: Tensor  # bool [B, G], True where the reward hit its lower clamp
+    advantages: Tensor  # float32 [B, G]
+    zero_spread: Tensor  # bool [B], True where all members of a group were rewarded alike
 
 
 @dataclass(frozen=True, slots=True)

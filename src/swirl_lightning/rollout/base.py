@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import torch
 from transformers import PreTrainedModel
 
 from swirl_lightning.codecs.base import TokenConstraint
@@ -22,10 +21,10 @@ class RolloutEngine(Protocol):
         group_size: int,
         params: SamplingParams,
         *,
+        seeds: Sequence[int],
         stop_ids: Sequence[int],
         pad_id: int,
         constraint: TokenConstraint | None = None,
-        generator: torch.Generator | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Trajectory:
         """Sample ``group_size`` completions of each prompt.
@@ -35,10 +34,10 @@ class RolloutEngine(Protocol):
             prompts: B token-id sequences, unpadded.
             group_size: G.
             params: sampling settings; temperature 0 is greedy.
+            seeds: B integers; what is drawn for a prompt depends on its own seed only.
             stop_ids: tokens that end a completion (they are part of it).
             pad_id: fills the right of finished completions.
             constraint: which tokens may follow; log-probabilities are renormalised inside it.
-            generator: source of randomness; None uses torch's global one.
             progress: called with the number of newly finished members.
 
         Returns:

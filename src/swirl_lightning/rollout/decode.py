@@ -1,0 +1,91 @@
+"""Attention of one decoding step: the prompt's keys are read once for its whole group, never copied for the members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class DecodeLayout:
+    """State of a running rollout: B prompts, G members each, ``step`` tokens generated so far.
+
+    Attributes:
+        prefix: per layer, keys and values of the prompts, [B, kv_heads, P, head_dim].
+        prefix_lengths: int64 [B].
+        own: per layer, keys and values of generated tokens, [B, G, kv_heads, capacity, head_dim], filled up to ``step``.
+        capacity: most tokens a member may generate.
+        step: index of the token that is fed now.
+    """
+
+    prefix: dict[int, tuple[Tensor, Tensor]]
+    prefix_lengths: Tensor
+    group_size: int
+    capacity: int
+    own: dict[int, tuple[Tensor, Tensor]]
+    step: int = 0
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Attention of the newest token of every member.
+
+        Args:
+            module: the attention module (names the layer).
+            query: [B*G, heads, 1, head_dim].
+            key: [B*G, kv_heads, 1, head_dim].
+            value: [B*G, kv_heads, 1, head_dim].
+            scaling: factor of the scores; None is ``1/sqrt(head_dim)``.
+            window: sliding-window size of this layer, None for full attention.
+
+        Returns:
+            [B*G, 1, heads, head_dim].
+        """
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        pk, pv = self.prefix[layer]
+        (b, kv, p, d), g, t = pk.shape, self.group_size, self.step
+        if layer not in self.own:
+            self.own[layer] = (key.new_empty(b, g, kv, self.capacity, d), key.new_empty(b, g, kv, self.capacity, d))
+        ok, ov = self.own[layer]
+        ok[:, :, :, t] = key.view(b, g, kv, d)
+        ov[:, :, :, t] = value.view(b, g, kv, d)
+        rep = query.shape[1] // kv
+        q = query.view(b, g, kv, rep, d) * (d**-0.5 if scaling is None else scaling)
+        shared = q.transpose(1, 2).reshape(b, kv, g * rep, d)  # [B, kv, G*rep, d]
+        to_prefix = (shared @ pk.transpose(-1, -2)).view(b, kv, g, rep, p).transpose(1, 2)  # [B, G, kv, rep, P]
+        to_own = q @ ok[:, :, :, : t + 1].transpose(-1, -2)  # [B, G, kv, rep, t+1]
+        hidden = self._prefix_hidden(p, window)
+        if hidden is not None:
+            to_prefix = to_prefix.masked_fill(hidden[:, None, None, None], -torch.inf)
+        if window is not None and t + 1 > window:
+            to_own[..., : t + 1 - window] = -torch.inf
+        weights = torch.cat([to_prefix, to_own], dim=-1).float().softmax(-1).to(query.dtype)  # [B, G, kv, rep, P+t+1]
+        on_prefix = weights[..., :p].transpose(1, 2).reshape(b, kv, g * rep, p)
+        out = (on_prefix @ pv).view(b, kv, g, rep, d).transpose(1, 2)  # [B, G, kv, rep, d]
+        out = out + weights[..., p:] @ ov[:, :, :, : t + 1]
+        return out.reshape(b * g, 1, kv * rep, d)
+
+    def _prefix_hidden(self, p: int, window: int | None) -> Tensor | None:
+        """Prompt positions that may not be seen, bool [B, P], or None when all may."""
+        at = torch.arange(p, device=self.prefix_lengths.device)
+        hidden = at >= self.prefix_lengths[:, None]
+        if window is not None:
+            hidden = hidden | (at <= (self.prefix_lengths + self.step)[:, None] - window)
+        return hidden if bool(hidden.any()) else None
+
+    def keep(self, prompts: Tensor, members: Tensor) -> None:
+        """Drops finished prompts and members.
+
+        Args:
+            prompts: int64 [B'], prompts that go on.
+            members: int64 [B', G'], members of theirs that go on.
+        """
+        same = len(prompts) == len(self.prefix_lengths)
+        if not same:
+            self.prefix = {i: (k[prompts], v[prompts]) for i, (k, v) in self.prefix.items()}
+            self.prefix_lengths = self.prefix_lengths[prompts]
+        rows = prompts[:, None]
+        self.own = {i: (k[rows, members], v[rows, members]) for i, (k, v) in self.own.items()}
+        self.group_size = members.shape[1]

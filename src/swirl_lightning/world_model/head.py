@@ -1,0 +1,134 @@
+"""The output head without wasted logits: only at scored positions, in chunks, recomputed in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from swirl_lightning.codecs.base import TokenConstraint
+from swirl_lightning.codecs.constraints import mask_for
+from swirl_lightning.world_model.packing import PackedRows
+
+LOGIT_BUDGET = 1 << 26
+"""Logits (positions x vocabulary) that may exist at once: 256 MiB in float32."""
+
+
+class ScoringHead:
+    """Stands in for the output head during one scoring pass and turns hidden states into log-probabilities.
+
+    Args:
+        packed: what to score.
+        temperature: divides the logits; must equal the sampling temperature where a ratio is formed.
+        constraint: tokens that may follow; log-probabilities are renormalised inside it.
+        softcap: the model's final logit soft-capping, if any.
+        entropy: also compute the entropy of every scored distribution (no gradient).
+        logit_budget: positions x vocabulary of one chunk.
+    """
+
+    def __init__(
+        self,
+        packed: PackedRows,
+        *,
+        temperature: float,
+        constraint: TokenConstraint | None,
+        softcap: float | None,
+        entropy: bool,
+        logit_budget: int = LOGIT_BUDGET,
+    ) -> None:
+        self.packed, self.temperature, self.constraint, self.softcap = packed, temperature, constraint, softcap
+        self.want_entropy, self.logit_budget = entropy, logit_budget
+        self.logprobs: Tensor | None = None  # float32 [S]
+        self.entropy: Tensor | None = None  # float32 [S]
+
+    def forward(self, head: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        """Scores instead of returning logits.
+
+        Args:
+            head: the head's own forward.
+            hidden: [1, N, width], final hidden states of the flat row.
+
+        Returns:
+            A placeholder in the shape of logits; the scores are kept in ``logprobs`` and ``entropy``.
+        """
+        # one distribution serves every row that continues a shared position
+        positions, inverse = torch.unique(self.packed.source, return_inverse=True)  # [U], [S]
+        order = torch.argsort(inverse, stable=True)  # targets of one position lie together
+        hidden = hidden[0].index_select(0, positions)  # [U, width]
+        firsts = torch.searchsorted(inverse[order], torch.arange(len(positions) + 1, device=hidden.device))  # [U+1]
+        bounds: list[int] = firsts.tolist()
+        vocabulary = self._vocabulary(head, hidden)
+        size = max(1, self.logit_budget // vocabulary)
+        recompute = torch.is_grad_enabled() and len(positions) > size
+        logprobs, entropies = [], []
+        for u in range(0, len(positions), size):
+            end = min(u + size, len(positions))
+            chosen = order[bounds[u] : bounds[end]]
+            where, target = inverse[chosen] - u, self.packed.target[chosen]
+            mask = self._mask(order, bounds, u, end, hidden.device)
+            args = (head, hidden[u:end], where, target, mask)
+            scores, entropy = checkpoint(self._chunk, *args, use_reentrant=False) if recompute else self._chunk(*args)
+            logprobs.append(scores)
+            entropies.append(entropy[where])
+        back = torch.argsort(order)
+        self.logprobs = torch.cat(logprobs)[back]
+        self.entropy = torch.cat(entropies)[back]
+        return hidden.new_zeros(1, 1, 1)
+
+    def _chunk(
+        self, head: Callable[[Tensor], Tensor], hidden: Tensor, where: Tensor, target: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [s] of targets at chunk positions ``where`` [s], entropies [u] of the positions."""
+        logits = head(hidden).float()  # [u, V]
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        if mask is not None:
+            logits = logits.masked_fill(~mask, -torch.inf)
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
+        normaliser = torch.logsumexp(logits, dim=-1)  # [u]
+        scores = logits[where, target] - normaliser[where]
+        with torch.no_grad():
+            if self.want_entropy:
+                probabilities = (logits - normaliser[:, None]).exp()
+                entropy = normaliser - (probabilities * logits.clamp(min=-1e30)).sum(-1)  # -inf * 0 must be 0
+            else:
+                entropy = torch.zeros_like(normaliser)
+        return scores, entropy
+
+    def _mask(self, order: Tensor, bounds: list[int], u: int, end: int, device: torch.device) -> Tensor | None:
+        """Allowed tokens of chunk positions: None, [1, V] for a static constraint, [u, V] otherwise."""
+        if self.constraint is None:
+            return None
+        if self.constraint.static:
+            return mask_for(self.constraint, [()], device)
+        prefixes = []
+        for i in range(u, end):
+            s = int(order[bounds[i]])
+            row = self.packed.rows[int(self.packed.row[s])]
+            prefixes.append(row.ids[row.start : row.start + int(self.packed.offset[s])])
+        return mask_for(self.constraint, prefixes, device)
+
+    @staticmethod
+    def _vocabulary(head: Callable[[Tensor], Tensor], hidden: Tensor) -> int:
+        with torch.no_grad():
+            return int(head(hidden[:1]).shape[-1])
+
+
+@contextmanager
+def scoring_through(model: PreTrainedModel, head: ScoringHead) -> Iterator[None]:
+    """Lets ``head`` see the final hidden states of ``model`` instead of its output head, inside the model's own forward.
+
+    Going through the model's forward (rather than calling the decoder) keeps the hooks of FSDP and of adapters in force.
+    """
+    module = model.get_output_embeddings()
+    own_forward = module.forward
+    module.forward = lambda hidden: head.forward(own_forward, hidden)
+    try:
+        yield
+    finally:
+        del module.forward  # the instance attribute; the class's forward shows again

@@ -1,0 +1,210 @@
+"""Log-probabilities of completions under a causal LM: what a group shares is computed once."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from swirl_lightning.codecs.base import TokenConstraint
+from swirl_lightning.types import ScoredRow, TokenScores
+from swirl_lightning.world_model.attention import ATTENTION_NAME, no_mask
+from swirl_lightning.world_model.head import LOGIT_BUDGET, ScoringHead, scoring_through
+from swirl_lightning.world_model.packing import Group, PackedRows, micro_batches, pack
+
+log = logging.getLogger(__name__)
+
+
+class ScoringPath(enum.StrEnum):
+    """How rows that share a prefix are computed."""
+
+    SHARED = "shared"  # prefix once, distinct rest of distinct rows, no padding
+    PLAIN = "plain"  # one padded row each, through the architecture's own attention
+
+
+class CausalScorer:
+    """Scores rows; the path is chosen once a model class by a self-check on a small input.
+
+    Args:
+        token_budget: flat tokens of one forward pass; more rows make more micro-batches.
+        path: force a path; None lets the self-check choose.
+        logit_budget: positions x vocabulary that may exist at once.
+    """
+
+    def __init__(
+        self, token_budget: int = 16384, *, path: ScoringPath | None = None, logit_budget: int = LOGIT_BUDGET
+    ) -> None:
+        if token_budget < 1:
+            raise ValueError(f"token_budget must be at least 1, got {token_budget}")
+        self.token_budget, self.path, self.logit_budget = token_budget, path, logit_budget
+
+    def micro_batches(self, groups: Sequence[Group]) -> Iterator[list[int]]:
+        """Indices of the groups that go through the model together."""
+        return micro_batches(groups, self.token_budget)
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        groups: Sequence[Group],
+        *,
+        temperature: float = 1.0,
+        constraint: TokenConstraint | None = None,
+        entropy: bool = False,
+    ) -> TokenScores:
+        """Scores the tails of all rows in one forward pass, with gradients where they are enabled.
+
+        Args:
+            model: a causal LM, the right adapter active.
+            groups: rows that share a prefix, group by group.
+            temperature: divides the logits.
+            constraint: tokens that may follow.
+            entropy: also return entropies (zeros otherwise).
+
+        Returns:
+            Scores of the flattened rows, in the order given.
+        """
+        path = self.path or scoring_path(model)
+        if path is ScoringPath.PLAIN:
+            groups = [[row] for group in groups for row in group]
+        packed = pack(groups, model.device)
+        head = ScoringHead(
+            packed,
+            temperature=temperature,
+            constraint=constraint,
+            softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
+            entropy=entropy,
+            logit_budget=self.logit_budget,
+        )
+        if path is ScoringPath.SHARED:
+            with scoring_through(model, head):
+                model(
+                    input_ids=packed.ids,
+                    position_ids=packed.positions,
+                    attention_mask=no_mask(packed.ids.device),
+                    shared_prefix=packed.layout,
+                    use_cache=False,
+                )
+        else:
+            _plain_forward(model, packed, head)
+        return _unpack(packed, head)
+
+    @torch.no_grad()
+    def score(
+        self,
+        model: PreTrainedModel,
+        groups: Sequence[Group],
+        *,
+        temperature: float = 1.0,
+        constraint: TokenConstraint | None = None,
+    ) -> TokenScores:
+        """Scores without gradients, over as many micro-batches as the token budget asks for.
+
+        Returns:
+            Scores of the flattened rows, in the order given.
+        """
+        starts = [0]
+        for group in groups:
+            starts.append(starts[-1] + len(group))
+        longest = max(len(row.ids) - row.start for group in groups for row in group)
+        logprobs = torch.zeros(starts[-1], longest, device=model.device)
+        mask = torch.zeros(starts[-1], longest, dtype=torch.bool, device=model.device)
+        for batch in self.micro_batches(groups):
+            scores = self(model, [groups[i] for i in batch], temperature=temperature, constraint=constraint)
+            rows = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in batch]).to(model.device)
+            logprobs[rows, : scores.logprobs.shape[1]] = scores.logprobs
+            mask[rows, : scores.mask.shape[1]] = scores.mask
+        return TokenScores(logprobs, mask, torch.zeros_like(logprobs))
+
+
+def _plain_forward(model: PreTrainedModel, packed: PackedRows, head: ScoringHead) -> None:
+    """One right-padded row each; the hidden states are put back into the flat order that the head expects."""
+    layout = packed.layout
+    ids = packed.ids[0][layout.prefix_index]  # [R, P]; groups of one row are all prefix
+    with scoring_through(model, _Flattened(head, layout.prefix_mask)):
+        model(input_ids=ids, attention_mask=layout.prefix_mask.long(), use_cache=False)
+
+
+class _Flattened(ScoringHead):
+    """Drops the padding of [R, P, width] hidden states before scoring."""
+
+    def __init__(self, head: ScoringHead, keep: Tensor) -> None:
+        self.head, self.keep = head, keep
+
+    def forward(self, head, hidden: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        """Scores the unpadded hidden states."""
+        return self.head.forward(head, hidden[self.keep][None])
+
+
+def _unpack(packed: PackedRows, head: ScoringHead) -> TokenScores:
+    """Scores as padded rows [R, T]."""
+    assert head.logprobs is not None
+    assert head.entropy is not None
+    shape = packed.mask.shape
+    slot = packed.row * shape[1] + packed.offset  # [S]
+    zeros = torch.zeros(shape.numel(), device=packed.mask.device)
+    return TokenScores(
+        logprobs=zeros.index_copy(0, slot, head.logprobs).view(shape),
+        mask=packed.mask,
+        entropy=zeros.index_copy(0, slot, head.entropy).view(shape),
+    )
+
+
+_checked: dict[tuple[type, str], ScoringPath] = {}
+
+
+def scoring_path(model: PreTrainedModel) -> ScoringPath:
+    """The path for a model: shared prefixes where a small input gives the same numbers as plain rows.
+
+    The answer is found once a model class and attention implementation, and logged with its reason.
+    """
+    implementation = str(model.config._attn_implementation)
+    key = (type(model), implementation)
+    if key not in _checked:
+        path, reason = _self_check(model, implementation)
+        _checked[key] = path
+        log.info("scoring path of %s: %s (%s)", type(model).__name__, path, reason)
+    return _checked[key]
+
+
+def prefer_shared_prefix(model: PreTrainedModel) -> None:
+    """Switches a freshly built model to the shared-prefix attention function, where its architecture has the interface."""
+    try:
+        model.set_attn_implementation(ATTENTION_NAME)
+    except (ValueError, ImportError, AttributeError) as error:
+        log.warning("%s keeps its own attention, groups are scored row by row: %s", type(model).__name__, error)
+
+
+@torch.no_grad()
+def _self_check(model: PreTrainedModel, implementation: str) -> tuple[ScoringPath, str]:
+    """Compares both paths on two groups of unequal rows."""
+    if implementation != ATTENTION_NAME:
+        return ScoringPath.PLAIN, f"attention implementation is {implementation}"
+    vocabulary = model.get_input_embeddings().num_embeddings
+    token = lambda i: (7 * i + 3) % vocabulary  # noqa: E731
+    prefix = [token(i) for i in range(9)]
+    tails = [[token(50 + 11 * k + i) for i in range(2 + k)] for k in range(3)]
+    groups = [[ScoredRow(tuple(prefix[:n] + tail), n) for tail in tails] for n in (5, 9)]
+    was_training = model.training
+    model.eval()
+    try:
+        shared = CausalScorer(path=ScoringPath.SHARED)(model, groups).logprobs
+        plain = CausalScorer(path=ScoringPath.PLAIN)(model, groups).logprobs
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        return ScoringPath.PLAIN, f"the architecture does not take shared prefixes: {error}"
+    finally:
+        model.train(was_training)
+    difference = float((shared - plain).abs().max())
+    tolerance = 1e-3 if shared.dtype == torch.float32 and model.dtype == torch.float32 else 0.1
+    if difference > tolerance:
+        return ScoringPath.PLAIN, f"shared prefixes differ from plain rows by {difference:.2g}"
+    return ScoringPath.SHARED, f"equal to plain rows within {difference:.1g}"
+
+
+def score_groups(model: nn.Module, groups: Sequence[Sequence[ScoredRow]], **kwargs: float) -> TokenScores:
+    """Scores groups with a default scorer, without gradients."""
+    assert isinstance(model, PreTrainedModel)
+    return CausalScorer().score(model, groups, **kwargs)  # type: ignore[arg-type]
