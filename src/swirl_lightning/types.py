@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
@@ -125,6 +125,14 @@ class Trajectory:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """One sequence of which the tail is scored."""
+
+    ids: tuple[int, ...]  # prompt and completion
+    start: int  # index of the first scored token; 1 <= start <= len(ids)
+
+
+@dataclass(frozen=True, slots=True)
 class Experience:
     """One batch of a GRPO phase: groups of rollouts, how the frozen opposite model judged them. B pairs, G members."""
 
@@ -137,14 +145,12 @@ class Experience:
     clamped: Tensor  # bool [B, G], True where the reward hit its lower clamp
     advantages: Tensor  # float32 [B, G]
     zero_spread: Tensor  # bool [B], True where all members of a group were rewarded alike
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredRow:
-    """One sequence of which the tail is scored."""
-
-    ids: tuple[int, ...]  # prompt and completion
-    start: int  # index of the first scored token; 1 <= start <= len(ids)
+    groups: tuple[tuple[ScoredRow, ...], ...] = ()  # B x G policy rows (prompt and completion)
+    judged: Tensor | None = None  # float32 [B, G], the judge's log-probability of its whole sequence, nats
+    latent_logprob: Tensor | None = None  # float32 [B], log Q(z | x, y) of Phase I's actions as they were drawn, nats
+    skipped: Tensor | None = None  # bool [B, G], members left out because their reward is not finite
+    cut_tokens: int = 0  # tokens that prompts lost to the length limit
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time per part
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,70 +1,70 @@
-"""Causal language models by hub name, local folder or configuration."""
+"""Loading of causal language models: hub names, local folders, or a folder that holds only a configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from swirl_lightning.world_model.attention import NAME as SWIRL_ATTENTION
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
-def load_causal_lm(model: str | Mapping[str, Any], *, vocab_size: int, dtype: str = "float32") -> PreTrainedModel:
-    """Loads a pretrained model, or makes one with random weights from a configuration.
+def resolve_dtype(dtype: str) -> torch.dtype:
+    """``auto`` is bfloat16 on CUDA and float32 elsewhere: bf16 products on most CPUs are orders of magnitude slower."""
+    if dtype == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
-    Dropout is set to zero: policy-gradient ratios compare the same network before and after a step.
+
+def load_causal_lm(base: str, *, dtype: str = "auto", trust_remote_code: bool = False, seed: int = 0) -> PreTrainedModel:
+    """Loads a causal LM, or initialises one at random where a local folder holds no weights.
 
     Args:
-        model: hub name or local folder; or a configuration such as ``{"model_type": "llama", "hidden_size": 96, ...}``.
-        vocab_size: tokens of the codec; a configuration without ``vocab_size`` gets it.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        base: hub name or local folder.
+        dtype: ``auto``, ``float32`` or ``bfloat16``.
+        trust_remote_code: run code that comes with the checkpoint.
+        seed: of a random initialisation; the global generator is left as it was.
+
+    Returns:
+        The model, in eval mode.
 
     Raises:
-        ValueError: if the configuration names no model type, or the model has fewer embeddings than the codec has tokens.
-        FileNotFoundError: if ``model`` looks like a folder that does not exist.
+        FileNotFoundError: if ``base`` looks like a path that does not exist.
+        ValueError: if the folder holds pickled weights only, or no causal LM.
     """
-    torch_dtype = getattr(torch, dtype, None)
-    if not isinstance(torch_dtype, torch.dtype):
-        raise ValueError(f"model dtype {dtype!r} is unknown: use float32, bfloat16 or float16")
-    if isinstance(model, str):
-        if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
-            raise FileNotFoundError(f"model folder {model!r} does not exist")
-        source = str(Path(model).expanduser()) if model.startswith("~") else model
-        config = _without_dropout(AutoConfig.from_pretrained(source))
-        make = partial(AutoModelForCausalLM.from_pretrained, source, config=config, dtype=torch_dtype)
-    else:
-        make = partial(AutoModelForCausalLM.from_config, _config(model, vocab_size), dtype=torch_dtype)
-    try:
-        loaded = make(attn_implementation=SWIRL_ATTENTION)
-    except ValueError as error:  # soft-capped attention and the like exist as eager code only
-        if "attention implementation" not in str(error):
-            raise
-        loaded = make(attn_implementation="eager")
-    embeddings = loaded.get_input_embeddings().num_embeddings
-    if embeddings < vocab_size:
+    torch_dtype = resolve_dtype(dtype)
+    folder = Path(base)
+    if _looks_like_path(base) and not folder.is_dir():
+        raise FileNotFoundError(f"world_model.base: there is no folder {base!r} (make one with `swirl init`)")
+    if not folder.is_dir():
+        return _pretrained(base, torch_dtype, trust_remote_code)
+    if not (folder / "config.json").is_file():
+        adapter = " It holds a LoRA adapter: give its base model." if (folder / "adapter_config.json").is_file() else ""
+        raise ValueError(f"world_model.base: {base!r} has no config.json, so it is not a model folder.{adapter}")
+    if any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+        return _pretrained(base, torch_dtype, trust_remote_code)
+    if next(folder.glob("*.bin"), None) or next(folder.glob("*.pt"), None):
         raise ValueError(
-            f"the tokenizer has {vocab_size} tokens but model {model!r} only {embeddings} embeddings: "
-            "they do not belong together"
+            f"world_model.base: {base!r} holds pickled weights only, which can run code when loaded; "
+            "convert them to safetensors first"
         )
-    result: PreTrainedModel = loaded
-    return result
+    config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch_dtype, trust_remote_code=trust_remote_code)
+    assert isinstance(model, PreTrainedModel)
+    return model.eval()
 
 
-def _config(fields: Mapping[str, Any], vocab_size: int) -> PretrainedConfig:
-    values = {"vocab_size": vocab_size, **fields}
-    model_type = values.pop("model_type", None)
-    if model_type is None:
-        raise ValueError(f"a model configuration needs `model_type` (llama, qwen2, ...); got the fields {sorted(fields)}")
-    config: PretrainedConfig = AutoConfig.for_model(model_type, **values)
-    return _without_dropout(config)
+def _pretrained(base: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+    )
+    assert isinstance(model, PreTrainedModel)
+    return model.eval()
 
 
-def _without_dropout(config: PretrainedConfig) -> PretrainedConfig:
-    for name, value in vars(config).items():
-        if isinstance(value, float) and (name.endswith(("dropout", "pdrop", "dropout_prob"))):
-            setattr(config, name, 0.0)
-    return config
+def _looks_like_path(base: str) -> bool:
+    """Whether a name can only be a path: absolute, dotted, or deeper than ``owner/name``."""
+    return base.startswith(("/", "./", "../", "~")) or base.count("/") > 1

@@ -1,231 +1,221 @@
-"""The two world models, FWM and IDM, and how they are stored: two models, one, or one base with an adapter each."""
+"""The pair of world models: how FWM and IDM are stored, the reference snapshot, and which parameters belong to whom."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
 
-import peft
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers import PreTrainedModel
 
 from swirl_lightning.types import Role
 from swirl_lightning.world_model.loading import load_causal_lm
-from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath, check_paths
+from swirl_lightning.world_model.scorer import prefer_shared_prefix
 
-Storage = Literal["separate", "shared", "adapters"]
-_REFERENCE = "reference"
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The LoRA adapter of a role (storage ``adapters``).
+    """LoRA adapters of the ``adapters`` storage, one a role.
 
     Attributes:
-        rank: r of the low-rank update.
-        alpha: scale; the update is multiplied by ``alpha / rank``.
-        target_modules: names of the linear layers, or ``all-linear``.
+        r: rank.
+        alpha: scale; updates are multiplied by ``alpha / r``.
+        dropout: dropout on the adapter's input.
+        target_modules: names of the layers that get an adapter.
     """
 
-    rank: int = 16
+    r: int = 16
     alpha: int = 32
-    target_modules: str | list[str] = "all-linear"
+    dropout: float = 0.0
+    target_modules: str | Sequence[str] = "all-linear"
+
+    def to_peft(self) -> LoraConfig:
+        """The same settings for peft."""
+        modules = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        return LoraConfig(
+            r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=modules, task_type="CAUSAL_LM"
+        )
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Which models are trained and how they are stored.
+
+    Attributes:
+        base: hub name or local folder of a causal LM; a folder with ``config.json`` but no weights is initialised at random.
+        idm_base: another base for the IDM (``separate`` only); None takes ``base``.
+        storage: ``separate`` (two models), ``shared`` (one model plays both roles) or ``adapters`` (one frozen base, one
+            LoRA adapter a role).
+        lora: adapter settings, used with ``adapters``.
+        dtype: parameter type; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+        gradient_checkpointing: recompute activations in the backward pass.
+        trust_remote_code: run model code that comes with the checkpoint. Off: strangers' code is not run.
+        seed: of a random initialisation.
+    """
+
+    base: str
+    idm_base: str | None = None
+    storage: Literal["separate", "shared", "adapters"] = "separate"
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that cannot work.
+
+        Raises:
+            ValueError: if ``idm_base`` is given for a storage that has one base only.
+        """
+        if self.idm_base is not None and self.storage != "separate":
+            raise ValueError(f"world_model.idm_base needs storage 'separate', got storage {self.storage!r}")
 
 
 class WorldModel(nn.Module):
-    """FWM and IDM behind one interface.
-
-    * ``separate``: two models (the paper's main setting).
-    * ``shared``: one model in both roles (theta = phi).
-    * ``adapters``: one frozen base in memory, one LoRA adapter a role.
-
-    The reference policy is a third model (a third adapter), made when ``with_reference`` is set.
+    """FWM, IDM and the reference policy of the running iteration (arXiv:2602.06130, Section 3 and Algorithm 1).
 
     Args:
-        model: hub name, local folder, or a configuration for random weights (see :func:`load_causal_lm`).
-        storage: how the pair is stored.
-        idm_model: another starting point for the IDM (``separate`` only); default: ``model``.
-        lora: adapter settings (``adapters`` only).
-        dtype: weight type.
-        gradient_checkpointing: recompute activations in the backward pass.
+        config: which models, how stored.
+        reference: whether any phase has a KL term and so needs a reference policy.
     """
 
-    def __init__(
-        self,
-        model: str | Mapping[str, Any],
-        storage: Storage = "separate",
-        idm_model: str | Mapping[str, Any] | None = None,
-        lora: LoraSettings | None = None,
-        dtype: str = "float32",
-        gradient_checkpointing: bool = False,
-    ) -> None:
+    def __init__(self, config: WorldModelConfig, *, reference: bool = True) -> None:
         super().__init__()
-        if storage not in ("separate", "shared", "adapters"):
-            raise ValueError(f"world_model.storage must be separate, shared or adapters, got {storage!r}")
-        if idm_model is not None and storage != "separate":
-            raise ValueError(f"world_model.idm_model needs storage: separate, got storage: {storage}")
-        if lora is not None and storage != "adapters":
-            raise ValueError(f"world_model.lora needs storage: adapters, got storage: {storage}")
-        self.source = model
-        self.idm_source = idm_model
-        self.storage: Storage = storage
-        self.lora = lora or LoraSettings()
-        self.dtype_name = dtype
-        self.gradient_checkpointing = gradient_checkpointing
-        self.scorers = nn.ModuleDict()
+        self.config = config
+        self.has_reference = reference
+        self.models = nn.ModuleDict()
+        self.register_buffer("joint", torch.tensor(False))  # True while one warm-up model plays both roles
+        if config.storage == "adapters":
+            self.models["base"] = self._with_adapters(self._load(config.base))
+        elif config.storage == "shared":
+            self.models["both"] = self._load(config.base)
+        else:
+            self.models[Role.FWM.value] = self._load(config.base)
+            self.models[Role.IDM.value] = self._load(config.idm_base or config.base)
+        if reference and config.storage != "adapters":
+            self.models[REFERENCE] = self._load(config.base)
+        self.unfreeze()
 
-    @property
-    def built(self) -> bool:
-        """Whether the weights exist."""
-        return len(self.scorers) > 0
-
-    def build(self, vocab_size: int, pad_id: int, with_reference: bool) -> ScoringPath:
-        """Loads the weights; both roles start equal unless ``idm_model`` says otherwise.
-
-        Args:
-            vocab_size: tokens of the codec.
-            pad_id: padding token.
-            with_reference: make room for the reference policy (needed when beta > 0).
-
-        Returns:
-            The scoring path that the architecture takes.
-        """
-        first = CausalScorer(load_causal_lm(self.source, vocab_size=vocab_size, dtype=self.dtype_name))
-        path = check_paths(first, vocab_size, pad_id)
-        if self.gradient_checkpointing:
-            first.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.scorers["fwm"] = first
-        if self.storage == "adapters":
-            self._add_adapters(first, with_reference)
-        elif self.storage == "separate":
-            second = copy.deepcopy(first)
-            if self.idm_source is not None:
-                second.model = load_causal_lm(self.idm_source, vocab_size=vocab_size, dtype=self.dtype_name)
-                if check_paths(second, vocab_size, pad_id).packed != path.packed:
-                    raise ValueError("world_model.model and world_model.idm_model take different scoring paths")
-            self.scorers["idm"] = second
-        if with_reference and self.storage != "adapters":
-            if self.idm_source is not None:
-                raise ValueError("world_model.idm_model with another architecture needs beta: 0 (no reference policy)")
-            self.scorers[_REFERENCE] = copy.deepcopy(first)
-            self.scorers[_REFERENCE].requires_grad_(False)
-        return path
-
-    def _add_adapters(self, scorer: CausalScorer, with_reference: bool) -> None:
-        settings = peft.LoraConfig(
-            r=self.lora.rank, lora_alpha=self.lora.alpha, target_modules=self.lora.target_modules, task_type="CAUSAL_LM"
+    def _load(self, base: str) -> PreTrainedModel:
+        config = self.config
+        model = load_causal_lm(
+            base, dtype=config.dtype, trust_remote_code=config.trust_remote_code, seed=config.seed
         )
-        scorer.model.requires_grad_(False)
-        for name in ("fwm", "idm", *([_REFERENCE] if with_reference else [])):
-            try:
-                scorer.model.add_adapter(settings, adapter_name=name)
-            except ValueError as error:
-                raise ValueError(f"world_model.lora does not fit model {self.source!r}: {error}") from error
-        self._copy_adapter("fwm", "idm")
-        for role in Role:
-            for parameter in self.parameters_of(role):
-                parameter.requires_grad_(True)
+        prefer_shared_prefix(model)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return model
 
-    # ------------------------------------------------------------------ access
-
-    def _key(self, name: str) -> str:
-        return name if name in self.scorers else "fwm"
-
-    @contextlib.contextmanager
-    def use(self, role: Role | Literal["reference"]) -> Iterator[CausalScorer]:
-        """The scorer of a role (or of the reference policy), its adapter switched on inside the block."""
-        name = role.value if isinstance(role, Role) else role
-        scorer = self.scorers[self._key(name)]
-        assert isinstance(scorer, CausalScorer)
-        if self.storage != "adapters":
-            yield scorer
-            return
-        previous = self._activate(name)
+    def _with_adapters(self, base: PreTrainedModel) -> PeftModel:
+        lora = self.config.lora.to_peft()
         try:
-            yield scorer
-        finally:
-            if previous is not None:
-                self._activate(previous)
+            model = get_peft_model(base, lora, adapter_name=Role.FWM.value)
+        except ValueError as error:
+            raise ValueError(
+                f"world_model.lora.target_modules={self.config.lora.target_modules!r} does not fit "
+                f"{self.config.base!r}: {error}"
+            ) from error
+        model.add_adapter(Role.IDM.value, self.config.lora.to_peft())
+        if self.has_reference:
+            model.add_adapter(REFERENCE, self.config.lora.to_peft())
+        assert isinstance(model, PeftModel)
+        return model
 
-    def _activate(self, name: str) -> str | None:
-        """Switches adapters and leaves ``requires_grad`` as it was: freezing is not peft's business here."""
-        scorer = self.scorers["fwm"]
-        flags = [(p, p.requires_grad) for p in scorer.parameters()]
-        previous: str | None = None
-        for module in scorer.modules():
-            if isinstance(module, BaseTunerLayer):
-                previous = module.active_adapters[0] if module.active_adapters else None
-                module.set_adapter(name)
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-        return previous
+    def _key(self, role: Role | str) -> str:
+        """Name of the model (or adapter) that plays ``role``."""
+        if role == REFERENCE:
+            return REFERENCE
+        if bool(self.joint):
+            role = Role.FWM
+        return "both" if self.config.storage == "shared" else Role(role).value
 
-    def parameters_of(self, role: Role) -> list[nn.Parameter]:
-        """The parameters that training a role changes."""
-        return [parameter for _, parameter in self.named_parameters_of(role.value)]
-
-    def named_parameters_of(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names (without the role) and parameters of a role or of the reference."""
-        if self.storage != "adapters":
-            yield from self.scorers[self._key(name)].named_parameters()
-            return
-        marker = f".{name}."
-        for key, parameter in self.scorers["fwm"].named_parameters():
-            if "lora_" in key and marker in key:
-                yield key.replace(marker, "."), parameter
-
-    @property
-    def has_reference(self) -> bool:
-        """Whether there is room for a reference policy."""
-        if self.storage == "adapters":
-            return next(self.named_parameters_of(_REFERENCE), None) is not None
-        return _REFERENCE in self.scorers
-
-    # ------------------------------------------------------------------ state
-
-    def copy_role(self, source: Role, target: Role) -> None:
-        """Copies the weights of one role into the other (after a joint warm-up)."""
-        self._copy(source.value, target.value)
-
-    def snapshot_reference(self, role: Role) -> None:
-        """Makes the reference policy equal to ``role`` as it is now (arXiv:2602.06130, Section 3).
+    def causal_lm(self, role: Role | str) -> PreTrainedModel:
+        """The causal LM that plays a role (or ``reference``); with ``adapters`` its adapter is made the active one.
 
         Raises:
-            RuntimeError: if the world model was built without a reference.
+            ValueError: if there is no reference policy.
         """
-        if not self.has_reference:
-            raise RuntimeError("no reference policy: the world model was built with beta 0")
-        self._copy(role.value, _REFERENCE)
+        if role == REFERENCE and not self.has_reference:
+            raise ValueError("this world model was built without a reference policy (every beta is 0)")
+        if self.config.storage != "adapters":
+            model = self.models[self._key(role)]
+            assert isinstance(model, PreTrainedModel)
+            return model
+        peft_model = self.models["base"]
+        assert isinstance(peft_model, PeftModel)
+        name = self._key(role)
+        if peft_model.active_adapter != name:
+            trainable = [p.requires_grad for p in peft_model.parameters()]
+            peft_model.set_adapter(name)  # also toggles requires_grad, which is the phases' business
+            for parameter, flag in zip(peft_model.parameters(), trainable, strict=True):
+                parameter.requires_grad_(flag)
+        model = peft_model.get_base_model()
+        assert isinstance(model, PreTrainedModel)
+        return model
 
-    def _copy(self, source: str, target: str) -> None:
-        if self.storage == "adapters":
-            self._copy_adapter(source, target)
-            return
-        if self._key(source) != self._key(target):
-            with torch.no_grad():
-                pairs = zip(self.named_parameters_of(source), self.named_parameters_of(target), strict=True)
-                for (_, one), (_, other) in pairs:
-                    other.copy_(one)
+    @contextmanager
+    def use(self, role: Role | str, *, training: bool = False) -> Iterator[PreTrainedModel]:
+        """The causal LM of a role, in eval mode unless it is being trained.
 
-    def _copy_adapter(self, source: str, target: str) -> None:
-        with torch.no_grad():
-            pairs = zip(self.named_parameters_of(source), self.named_parameters_of(target), strict=True)
-            for (name, one), (other_name, other) in pairs:
-                assert name == other_name, f"adapters differ: {name} and {other_name}"
-                other.copy_(one)
+        Args:
+            role: a role or ``reference``.
+            training: train mode (dropout, gradient checkpointing).
 
-    def train_only(self, roles: set[Role]) -> None:
-        """Lets gradients reach the given roles only; the others are frozen.
-
-        Base weights under adapters and the reference policy stay frozen always.
+        Yields:
+            The model, its adapter active.
         """
+        model = self.causal_lm(role)
+        model.train(training)
+        yield model
+
+    def role_parameters(self, role: Role | str) -> list[nn.Parameter]:
+        """Parameters that a role trains (the same list for both roles where they share weights)."""
+        return [parameter for _, parameter in self._named(role)]
+
+    def _named(self, role: Role | str) -> list[tuple[str, nn.Parameter]]:
+        """Parameters of a role with names that are equal for every role."""
+        if self.config.storage == "adapters":
+            marker = f".{role if role == REFERENCE else Role(role).value}."
+            named = self.models["base"].named_parameters()
+            return [(name.replace(marker, "."), parameter) for name, parameter in named if marker in name]
+        key = REFERENCE if role == REFERENCE else "both" if self.config.storage == "shared" else Role(role).value
+        return list(self.models[key].named_parameters())
+
+    def unfreeze(self) -> None:
+        """Makes the parameters of both roles trainable, those of the reference and of a LoRA base never."""
+        self.requires_grad_(False)
         for role in Role:
-            for parameter in self.parameters_of(role):
-                parameter.requires_grad_(role in roles)
-        if self.storage == "shared" and roles:
-            for parameter in self.parameters_of(Role.FWM):
+            for parameter in self.role_parameters(role):
                 parameter.requires_grad_(True)
+
+    @torch.no_grad()
+    def copy(self, source: Role | str, target: Role | str) -> None:
+        """Copies the weights of one role into another, or into the reference."""
+        if self.config.storage == "shared" and target != REFERENCE:
+            return
+        for (name, to), (other, from_) in zip(self._named(target), self._named(source), strict=True):
+            if name != other or to.shape != from_.shape:
+                raise ValueError(f"cannot copy {source} into {target}: {other} {tuple(from_.shape)} is not {name}")
+            to.copy_(from_)
+
+    def snapshot(self, role: Role) -> None:
+        """Makes the reference policy what ``role`` is now (arXiv:2602.06130, Algorithm 1)."""
+        if self.has_reference:
+            self.copy(role, REFERENCE)
+
+    def start_joint_warmup(self) -> None:
+        """From now on the FWM's model plays both roles; both tasks train it."""
+        self.joint.fill_(True)
+
+    def end_joint_warmup(self) -> None:
+        """Gives the IDM a copy of the warm-up model; does nothing when no joint warm-up is under way."""
+        if bool(self.joint):
+            self.copy(Role.FWM, Role.IDM)
+            self.joint.fill_(False)

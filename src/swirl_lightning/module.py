@@ -1,0 +1,445 @@
+"""SwirlModule: one LightningModule that holds FWM and IDM and alternates their phases by epoch. Wiring, no maths."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from typing_extensions import override
+
+from swirl_lightning.codecs.text import TextCodec
+from swirl_lightning.experience import NonFiniteRewardError, collect
+from swirl_lightning.inference import Inference
+from swirl_lightning.objectives.grpo import normaliser
+from swirl_lightning.optim import PhaseLR
+from swirl_lightning.optimise import LossPart, policy_parts, supervised_parts
+from swirl_lightning.phase_log import experience_values, loss_values
+from swirl_lightning.prompts import PromptBuilder, PromptTemplates
+from swirl_lightning.schedule import PhaseSchedule
+from swirl_lightning.settings import RoleSettings
+from swirl_lightning.strategies import reduce_gradients, sum_over_ranks
+from swirl_lightning.types import Batch, Experience, Phase, Role, SamplingParams, ScoredRow, Transition
+from swirl_lightning.world_model.pair import REFERENCE, WorldModel, WorldModelConfig
+from swirl_lightning.world_model.scorer import CausalScorer, scoring_path
+
+_WARMUP = "warmup"
+_OPTIMIZERS: dict[str, int] = {_WARMUP: 0, Role.FWM: 1, Role.IDM: 2}
+
+
+def _adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    return AdamW(parameters, lr=1e-5, weight_decay=0.0)
+
+
+class SwirlModule(L.LightningModule):
+    """Self-improving world modelling with latent actions (arXiv:2602.06130, Algorithm 1).
+
+    Epochs follow ``schedule``: supervised warm-up of both roles, then alternately Phase I (FWM is the policy, the frozen
+    IDM judges) and Phase II (IDM is the policy, the frozen FWM judges).
+
+    Args:
+        world_model: the pair and its storage.
+        tokenizer: hub name or local folder; None takes the base model's.
+        prompts: wordings of both roles.
+        max_prompt_tokens: longer prompts lose the middle of their states, never the action.
+        schedule: phases by epoch.
+        fwm: settings of the forward world model as policy.
+        idm: settings of the inverse dynamics model as policy.
+        warmup: ``joint`` trains one model on the mixture of both tasks and copies it into both roles, as the paper's SFT
+            model; ``each`` trains each role on its own task.
+        warmup_optimizer: optimizer of the warm-up.
+        fwm_optimizer: optimizer of Phase I.
+        idm_optimizer: optimizer of Phase II.
+        lr_scheduler: learning-rate schedule of every optimizer; ``PhaseLR`` starts anew with each phase.
+        token_budget: tokens of one forward and backward pass; larger steps are split, gradients stay the same.
+        gradient_clip: maximal gradient norm; None for no clipping.
+        pseudo_temperature: temperature of the pseudo-labels in the baseline phase ``pseudo``; 0 is greedy.
+        nonfinite: ``raise`` at a reward or loss that is not finite (the sample is written out), or ``skip`` and count it.
+        seed: of rollouts; None takes what ``seed_everything`` was given.
+    """
+
+    def __init__(
+        self,
+        world_model: WorldModelConfig,
+        tokenizer: str | None = None,
+        prompts: PromptTemplates = PromptTemplates(),  # noqa: B008  # frozen
+        max_prompt_tokens: int = 4096,
+        schedule: PhaseSchedule = PhaseSchedule(),  # noqa: B008  # frozen
+        fwm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
+        idm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
+        warmup: Literal["joint", "each"] = "joint",
+        warmup_optimizer: OptimizerCallable = _adamw,
+        fwm_optimizer: OptimizerCallable = _adamw,
+        idm_optimizer: OptimizerCallable = _adamw,
+        lr_scheduler: LRSchedulerCallable = PhaseLR,
+        token_budget: int = 16384,
+        gradient_clip: float | None = 1.0,
+        pseudo_temperature: float = 0.0,
+        nonfinite: Literal["raise", "skip"] = "raise",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if idm.nll_weight:
+            raise ValueError("idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm")
+        self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
+        self.roles = {Role.FWM: fwm, Role.IDM: idm}
+        self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
+        self.codec = TextCodec(tokenizer or world_model.base)
+        self.prompts = PromptBuilder(self.codec, prompts, max_prompt_tokens)
+        self.scorer = CausalScorer(token_budget)
+        self.seed = seed
+        self._optimizer_callables = (warmup_optimizer, fwm_optimizer, idm_optimizer)
+        self._lr_scheduler = lr_scheduler
+        self.inference: Inference
+        self.last_experience: Experience | None = None  # this step's, for callbacks
+
+    # ------------------------------------------------------------------ set-up
+
+    @override
+    def configure_model(self) -> None:
+        if hasattr(self, "world_model"):
+            return
+        needs_reference = any(self.roles[role].grpo.beta > 0 for role in self._policies())
+        self.world_model = WorldModel(self.world_model_config, reference=needs_reference)
+        with self.world_model.use(Role.FWM) as model:
+            self._check_fit(model)
+            rank_zero_info(f"groups are scored by {scoring_path(model)} rows ({type(model).__name__})")
+        self.inference = Inference(
+            self.world_model,
+            self.prompts,
+            sampling={role: settings.sampling for role, settings in self.roles.items()},
+            constraints={
+                role: None if settings.constraint is None else settings.constraint.build(self.codec)
+                for role, settings in self.roles.items()
+            },
+            scorer=self.scorer,
+        )
+
+    def _check_fit(self, model: nn.Module) -> None:
+        """Tokenizer, model and lengths must fit, before anything is trained.
+
+        Raises:
+            ValueError: naming the settings that do not fit.
+        """
+        embeddings = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        if embeddings < self.codec.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {self.codec.vocab_size} tokens but model {self.world_model_config.base!r} only "
+                f"{embeddings} embeddings: they do not belong together"
+            )
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr]
+        for role, settings in self.roles.items():
+            room = settings.sampling.max_new_tokens
+            if limit is not None and self.prompts.max_prompt_tokens + room > limit:
+                raise ValueError(
+                    f"max_prompt_tokens={self.prompts.max_prompt_tokens} leaves no room for a completion: "
+                    f"{role.value}.sampling.max_new_tokens={room}, and the model has {limit} positions; lower one of them"
+                )
+
+    def _policies(self) -> set[Role]:
+        """Roles that some GRPO phase trains."""
+        phases = {Phase(p) for p in self.schedule.order} if self.schedule.iterations else set()
+        return {Role(phase.value) for phase in phases if phase in (Phase.FWM, Phase.IDM)}
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        warmup, fwm, idm = self._optimizer_callables
+        optimizers = [
+            warmup(self.warmup_parameters()),
+            fwm(self.world_model.role_parameters(Role.FWM)),
+            idm(self.world_model.role_parameters(Role.IDM)),
+        ]
+        return optimizers, [self._lr_scheduler(optimizer) for optimizer in optimizers]  # type: ignore[return-value]
+
+    def warmup_parameters(self) -> list[nn.Parameter]:
+        """Parameters that the warm-up trains."""
+        roles = [Role.FWM] if self.warmup == "joint" else list(Role)
+        return list({id(p): p for role in roles for p in self.world_model.role_parameters(role)}.values())
+
+    @property
+    def run_seed(self) -> int:
+        """Seed of rollouts: ``seed``, or what ``seed_everything`` was given."""
+        return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+    @property
+    def phase(self) -> Phase:
+        """Phase of the current epoch."""
+        return self.schedule.phase(self.current_epoch)
+
+    @property
+    def iteration(self) -> int:
+        """Iteration of the current epoch, from 1; 0 during the warm-up."""
+        return self.schedule.iteration(self.current_epoch)
+
+    @override
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.trainer.reload_dataloaders_every_n_epochs != 1:
+            raise ValueError(
+                "SWIRL phases read different data: set Trainer(reload_dataloaders_every_n_epochs=1) "
+                f"(`swirl fit` does), got {self.trainer.reload_dataloaders_every_n_epochs}"
+            )
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        # not called when a run resumes inside an epoch: all of this is in the checkpoint then
+        phase, epoch = self.phase, self.current_epoch
+        if phase is Phase.WARMUP:
+            if self.warmup == "joint" and epoch == 0:
+                self.world_model.start_joint_warmup()
+        else:
+            self.world_model.end_joint_warmup()
+            self._raw_optimizer(_WARMUP).state.clear()  # moments of a finished phase are dead weight
+        if phase in (Phase.FWM, Phase.IDM) and self._takes_snapshot(epoch):
+            self.world_model.snapshot(Role(phase.value))
+        scheduler = self.lr_schedulers()[self._optimizer_index(phase)]  # type: ignore[index]
+        first_warmup = phase is Phase.WARMUP and epoch == 0
+        if isinstance(scheduler, PhaseLR) and (phase is not Phase.WARMUP or first_warmup):
+            epochs = self.schedule.warmup_epochs if phase is Phase.WARMUP else 1
+            scheduler.start(int(self.trainer.num_training_batches) * epochs)
+
+    def _takes_snapshot(self, epoch: int) -> bool:
+        """The reference is the policy as it stood when the iteration began.
+
+        Stored apart, a role does not change before its own phase, so its phase's start is the iteration's start. With
+        shared weights Phase I has already moved them, so the snapshot is taken at the iteration's first phase only.
+        """
+        return self.world_model.config.storage != "shared" or self.schedule.starts_iteration(epoch)
+
+    def _optimizer_index(self, phase: Phase) -> int:
+        if phase is Phase.WARMUP:
+            return _OPTIMIZERS[_WARMUP]
+        return _OPTIMIZERS[Role.FWM if phase is Phase.PSEUDO else Role(phase.value)]
+
+    def _raw_optimizer(self, name: str) -> Optimizer:
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizers, list)
+        return optimizers[_OPTIMIZERS[name]]
+
+    # ------------------------------------------------------------------ training
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        phase, started = self.phase, time.perf_counter()
+        if phase is Phase.WARMUP:
+            values = self._warmup_step(batch)
+        elif phase is Phase.PSEUDO:
+            values = self._pseudo_step(batch)
+        else:
+            values = self._swirl_step(Role(phase.value), batch)
+        values["time/step"] = time.perf_counter() - started
+        values["iteration"] = float(self.iteration)
+        self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
+
+    def _warmup_step(self, batch: Batch) -> dict[str, float]:
+        if self.warmup == "joint":  # both prompts begin with the state, which is computed once
+            values = self._backward_supervised(Role.FWM, list(Role), batch.labelled, 1.0, "nll")
+        else:
+            values = {}
+            for role in Role:
+                values |= self._backward_supervised(role, [role], batch.labelled, 1.0, f"{role.value}_nll")
+        return values | self._step(Phase.WARMUP)
+
+    def _pseudo_step(self, batch: Batch) -> dict[str, float]:
+        sampling = self.roles[Role.IDM].sampling
+        params = SamplingParams(max_new_tokens=sampling.max_new_tokens, temperature=self.pseudo_temperature)
+        seed = self.run_seed + self.current_epoch
+        actions = self.inference.infer_actions(batch.unlabelled, params=params, seed=seed)
+        labelled = [
+            Transition(pair.state, pair.next_state, z[0], pair.context, pair.episode, pair.step)
+            for pair, z in zip(batch.unlabelled, actions, strict=True)
+        ]
+        # with replay this is SFT on the merged data, without it SFT continued on pseudo-labels (arXiv:2506.06006)
+        values = self._backward_supervised(Role.FWM, [Role.FWM], [*labelled, *batch.labelled], 1.0, "nll")
+        return values | self._step(Phase.PSEUDO)
+
+    def _swirl_step(self, role: Role, batch: Batch) -> dict[str, float]:
+        settings = self.roles[role]
+        try:
+            experience = collect(
+                self.inference,
+                role,
+                batch.unlabelled,
+                settings,
+                seed=self.run_seed,
+                epoch=self.current_epoch,
+                skip_nonfinite=self.nonfinite == "skip",
+            )
+        except NonFiniteRewardError as error:
+            self._write_sample(error.sample)
+            raise
+        self.last_experience = experience
+        clock = time.perf_counter()
+        reference = self._reference_logprobs(role, experience) if settings.grpo.beta > 0 else None
+        experience.seconds["reference"] = time.perf_counter() - clock
+        values = experience_values(experience, reference)
+        clock = time.perf_counter()
+        assert experience.skipped is not None
+        mask = (experience.trajectory.mask & ~experience.skipped[..., None]).flatten(0, 1)  # [B*G, T]
+        total = sum_over_ranks(normaliser(mask, settings.grpo))
+        for inner in range(settings.inner_epochs):
+            with self.world_model.use(role, training=True) as model:
+                parts = policy_parts(
+                    self.scorer,
+                    model,
+                    experience,
+                    settings,
+                    reference=reference,
+                    normaliser=total,
+                    on_policy=inner == 0,
+                    constraint=self.inference.constraints.get(role),
+                )
+                values |= loss_values(self._backward(parts))
+            values |= self._extra_losses(role, experience, batch.labelled)
+            values |= self._step(Phase(role.value), ticks=inner + 1 == settings.inner_epochs)
+        experience.seconds["policy"] = time.perf_counter() - clock
+        return values | {f"time/{part}": spent for part, spent in experience.seconds.items()}
+
+    def _reference_logprobs(self, role: Role, experience: Experience) -> Tensor:
+        """Log-probabilities of the members under the reference policy, [B, G, T], at the sampling temperature."""
+        trajectory = experience.trajectory
+        with self.world_model.use(REFERENCE) as model:
+            scores = self.scorer.score(
+                model,
+                experience.groups,
+                temperature=self.roles[role].sampling.temperature or 1.0,
+                constraint=self.inference.constraints.get(role),
+            )
+        return scores.logprobs.view_as(trajectory.logprobs)
+
+    def _extra_losses(self, role: Role, experience: Experience, replay: Sequence[Transition]) -> dict[str, float]:
+        """What goes beyond the paper: likelihood of the pairs' own next states, and replay of labelled transitions."""
+        settings, values = self.roles[role], {}
+        if settings.nll_weight:
+            labelled = [
+                Transition(pair.state, pair.next_state, z, pair.context, pair.episode, pair.step)
+                for pair, z in zip(experience.pairs, experience.actions, strict=True)
+            ]
+            values |= self._backward_supervised(role, [role], labelled, settings.nll_weight, "nll")
+        if settings.replay_weight:
+            if not replay:
+                raise ValueError(f"{role.value}.replay_weight is set, but the data has replay_batch_size 0")
+            values |= self._backward_supervised(role, [role], replay, settings.replay_weight, "replay_nll")
+        return values
+
+    def _rows(self, task: Role, transition: Transition) -> ScoredRow:
+        wording = self.prompts.wording_of(transition, task, self.current_epoch)
+        if task is Role.FWM:
+            return self.prompts.fwm_row(transition, transition.action, transition.next_state, wording)
+        return self.prompts.idm_row(transition, transition.next_state, transition.action, wording)
+
+    def _backward_supervised(
+        self, role: Role, tasks: Sequence[Role], transitions: Sequence[Transition], weight: float, name: str
+    ) -> dict[str, float]:
+        """Sends the supervised loss of ``tasks`` through the model of ``role``: per-token means, tasks added up."""
+        groups = [[self._rows(task, transition) for task in tasks] for transition in transitions]
+        lengths = [len(row.ids) - row.start for group in groups for row in group]
+        totals = [sum_over_ranks(float(sum(lengths[i :: len(tasks)]))) for i in range(len(tasks))]
+        weights = [weight / max(1.0, totals[i % len(tasks)]) for i in range(len(lengths))]
+        with self.world_model.use(role, training=True) as model:
+            sums = self._backward(supervised_parts(self.scorer, model, groups, weights))
+        return {name: sums.get("nll", 0.0) / weight}
+
+    def _backward(self, parts: Iterable[LossPart]) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for part in parts:
+            if not bool(torch.isfinite(part.loss)):
+                self._nonfinite("loss", float(part.loss.detach()))
+                continue
+            self.manual_backward(part.loss)
+            for key, value in part.sums.items():
+                sums[key] = sums.get(key, 0.0) + value
+        return sums
+
+    def _step(self, phase: Phase, *, ticks: bool = True) -> dict[str, float]:
+        """Reduces over ranks, clips, steps the phase's optimizer and its schedule.
+
+        Only the last step of a batch advances ``global_step`` (``ticks``), which so counts batches: checkpoints by step
+        and TensorBoard rely on it.
+        """
+        index = self._optimizer_index(phase)
+        optimizer = self.optimizers()[index]  # type: ignore[index]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        reduce_gradients(self.trainer, parameters)
+        parameters = [p for p in parameters if p.grad is not None]
+        clip = math.inf if self.gradient_clip is None else self.gradient_clip
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip)) if parameters else 0.0
+        values = {"grad_norm": norm, "lr": float(optimizer.param_groups[0]["lr"])}
+        if not math.isfinite(norm):
+            self._nonfinite("gradient norm", norm)
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter.grad)  # type: ignore[arg-type]
+        if ticks:
+            optimizer.step()
+        else:
+            optimizer.optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if ticks:
+            self.lr_schedulers()[index].step()  # type: ignore[index]
+        return values
+
+    # ------------------------------------------------------------------ reports
+
+    def _log_values(self, phase: Phase, values: dict[str, float], size: int) -> None:
+        self.log_dict({f"{phase.value}/{name}": value for name, value in values.items()}, batch_size=size)
+        bar = {name: values[name] for name in ("reward", "kl", "nll") if name in values}
+        self.log_dict({f"bar/{name}": value for name, value in bar.items()}, prog_bar=True, logger=False, batch_size=size)
+
+    def _nonfinite(self, what: str, value: float) -> None:
+        place = f"phase {self.phase.value}, epoch {self.current_epoch}, step {self.global_step}"
+        if self.nonfinite == "raise":
+            self._write_sample({"what": what, "value": repr(value), "place": place})
+            raise FloatingPointError(
+                f"the {what} is {value} in {place}; lower the learning rate, or set model.nonfinite=skip to leave such "
+                "parts out"
+            )
+        self.log(f"{self.phase.value}/nonfinite", 1.0, reduce_fx="sum", batch_size=1)
+
+    def _write_sample(self, sample: dict[str, object]) -> None:
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"nonfinite-epoch{self.current_epoch}-step{self.global_step}.json"
+        experience = self.last_experience
+        if experience is not None and "episode" not in sample:
+            sample = {**sample, "episodes": [f"{pair.episode}/{pair.step}" for pair in experience.pairs]}
+        path.write_text(json.dumps(sample, indent=2, default=str), encoding="utf-8")
+        self.print(f"the offending sample is in {path}")
+
+    # ------------------------------------------------------------------ evaluation
+
+    def _evaluation_step(self, batch: Sequence[Transition], split: str) -> None:
+        for role in Role:
+            scores = self.inference.score_rows(role, [[self._rows(role, transition)] for transition in batch])
+            nll = -float(scores.logprobs.sum() / scores.mask.sum())
+            self.log(f"{split}/{role.value}_nll", nll, batch_size=len(batch), sync_dist=True)
+
+    @override
+    def validation_step(self, batch: Sequence[Transition], batch_idx: int) -> None:
+        """Teacher-forced negative log-likelihood of both roles per token, ``val/fwm_nll`` and ``val/idm_nll``."""
+        self._evaluation_step(batch, "val")
+
+    @override
+    def test_step(self, batch: Sequence[Transition], batch_idx: int) -> None:
+        """Teacher-forced negative log-likelihood of both roles per token, ``test/fwm_nll`` and ``test/idm_nll``."""
+        self._evaluation_step(batch, "test")
+
+    @override
+    def predict_step(self, batch: Sequence[Transition], batch_idx: int) -> list[dict[str, Any]]:
+        """Samples a next state and an action for every transition."""
+        states = self.inference.predict_states(batch, [t.action for t in batch], seed=self.run_seed)
+        actions = self.inference.infer_actions(batch, seed=self.run_seed)
+        return [
+            {"episode": t.episode, "step": t.step, "predicted_state": y[0], "inferred_action": z[0]}
+            for t, y, z in zip(batch, states, actions, strict=True)
+        ]

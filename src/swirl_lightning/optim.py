@@ -1,0 +1,57 @@
+"""Learning-rate schedule that starts anew with every phase."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class PhaseLR(LRScheduler):
+    """Linear warm-up, then cosine, linear or no decay over the steps of one phase.
+
+    The module calls :meth:`start` when a phase begins. Phases of the paper are separate runs with a schedule of their own
+    (arXiv:2602.06130, training details: 25 to 100 warm-up steps, cosine).
+
+    Args:
+        optimizer: the optimizer.
+        warmup_steps: steps of the linear ramp.
+        decay: shape after the ramp.
+        floor: last learning rate as a share of the optimizer's.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup_steps: int = 0,
+        decay: Literal["cosine", "linear", "constant"] = "cosine",
+        floor: float = 0.1,
+    ) -> None:
+        if warmup_steps < 0:
+            raise ValueError(f"PhaseLR: warmup_steps must be >= 0, got {warmup_steps}")
+        self.warmup_steps = warmup_steps
+        self.decay = decay
+        self.floor = floor
+        self.total_steps = 1
+        super().__init__(optimizer)
+
+    def start(self, total_steps: int) -> None:
+        """Begin a phase of ``total_steps`` steps."""
+        self.total_steps = max(1, total_steps)
+        self.last_epoch = -1
+        self.step()
+
+    def get_lr(self) -> list[float]:
+        """Learning rates at the current step of the phase."""
+        return [base * self._factor(self.last_epoch) for base in self.base_lrs]
+
+    def _factor(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.decay == "constant":
+            return 1.0
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+        left = 1 - done if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        return self.floor + (1 - self.floor) * left

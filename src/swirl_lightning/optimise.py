@@ -1,0 +1,123 @@
+"""Losses of one step as micro-batches: parts whose gradients add up to those of the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from swirl_lightning.codecs.base import TokenConstraint
+from swirl_lightning.objectives.grpo import grpo_loss
+from swirl_lightning.settings import RoleSettings
+from swirl_lightning.types import Experience, ScoredRow
+from swirl_lightning.world_model.scorer import CausalScorer
+
+
+@dataclass(frozen=True, slots=True)
+class LossPart:
+    """One micro-batch: a loss to send backward, and sums to log."""
+
+    loss: Tensor  # scalar; parts add up to the step's loss
+    sums: dict[str, float]  # additive statistics
+
+
+def supervised_parts(
+    scorer: CausalScorer, model: PreTrainedModel, groups: Sequence[Sequence[ScoredRow]], weights: Sequence[float]
+) -> Iterator[LossPart]:
+    """Negative log-likelihood ``-sum_n weights[n] * sum_t log p_nt``, part by part.
+
+    Args:
+        scorer: computes log-probabilities.
+        model: the policy, in train mode.
+        groups: rows, those with a common prefix together; N in all.
+        weights: N factors in the flattened order, e.g. one over the number of scored tokens.
+
+    Yields:
+        Parts with the sum ``nll`` (weighted).
+    """
+    starts = _starts(groups)
+    for batch in scorer.micro_batches(groups):
+        scores = scorer(model, [groups[i] for i in batch])
+        index = [n for i in batch for n in range(starts[i], starts[i + 1])]
+        factor = torch.tensor([weights[n] for n in index], device=scores.logprobs.device)  # [n]
+        loss = -(scores.logprobs.sum(-1) * factor).sum()
+        yield LossPart(loss, {"nll": float(loss.detach())})
+
+
+def trained_groups(experience: Experience, settings: RoleSettings) -> list[int]:
+    """Groups that can move the policy: without a KL term, a group without spread has no gradient and costs nothing."""
+    if settings.grpo.beta > 0:
+        return list(range(len(experience.groups)))
+    return [b for b, flat in enumerate(experience.zero_spread.tolist()) if not flat]
+
+
+def policy_parts(
+    scorer: CausalScorer,
+    model: PreTrainedModel,
+    experience: Experience,
+    settings: RoleSettings,
+    *,
+    reference: Tensor | None,
+    normaliser: float,
+    on_policy: bool,
+    constraint: TokenConstraint | None = None,
+) -> Iterator[LossPart]:
+    """GRPO loss of an experience, part by part (arXiv:2602.06130, Section 3).
+
+    While the policy is still the one that sampled, the ratio is formed with its own log-probabilities, so that its value is
+    exactly one and no second forward pass is needed; later passes use the log-probabilities recorded while sampling.
+
+    Args:
+        scorer: computes log-probabilities.
+        model: the policy, in train mode.
+        experience: the rollouts, B x G.
+        settings: the policy's settings.
+        reference: log-probabilities under the reference policy, [B, G, T], or None without a KL term.
+        normaliser: denominator of the whole batch, over all ranks.
+        on_policy: whether the policy is unchanged since the rollout.
+        constraint: the policy's constraint, as in sampling.
+
+    Yields:
+        Parts with the additive statistics of ``grpo_loss`` and ``entropy``, ``tokens``, ``mismatch``.
+    """
+    chosen = trained_groups(experience, settings)
+    groups = [experience.groups[b] for b in chosen]
+    trajectory, temperature = experience.trajectory, settings.sampling.temperature or 1.0
+    assert experience.skipped is not None
+    for batch in scorer.micro_batches(groups):
+        picked = torch.tensor([chosen[i] for i in batch], device=trajectory.mask.device)
+        scores = scorer(
+            model, [groups[i] for i in batch], temperature=temperature, constraint=constraint, entropy=True
+        )  # [b*G, t]
+        t = scores.logprobs.shape[1]
+        valid = trajectory.mask & ~experience.skipped[..., None]  # [B, G, T]
+        mask = valid[picked, :, :t].flatten(0, 1)  # [b*G, t]
+        sampled = trajectory.logprobs[picked, :, :t].flatten(0, 1)
+        old = scores.logprobs.detach() if on_policy else sampled
+        result = grpo_loss(
+            scores.logprobs,
+            old,
+            experience.advantages[picked].flatten(),
+            mask,
+            settings.grpo,
+            ref_logprobs=None if reference is None else reference[picked, :, :t].flatten(0, 1),
+            normaliser=normaliser,
+        )
+        sums = {
+            **result.sums,
+            "entropy": float((scores.entropy * mask).sum()),
+            "tokens": float(mask.sum()),
+            "mismatch": float(((scores.logprobs.detach() - sampled).abs() * mask).sum()),
+        }
+        yield LossPart(result.loss, sums)
+
+
+def _starts(groups: Sequence[Sequence[ScoredRow]]) -> list[int]:
+    """Index of the first row of every group, and the number of rows."""
+    starts = [0]
+    for group in groups:
+        starts.append(starts[-1] + len(group))
+    return starts
