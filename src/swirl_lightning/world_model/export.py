@@ -8,51 +8,70 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import PreTrainedModel
+from peft import PeftModel
 
+from swirl_lightning.inference import Inference
 from swirl_lightning.prompts import PromptTemplates
-from swirl_lightning.runtime import Runtime
 from swirl_lightning.types import Role, SamplingParams
-from swirl_lightning.world_model.pair import WorldModel
 
 RECIPE = "swirl.json"  # beside the weights: how this role is prompted and sampled
 
 
-def export_role(runtime: Runtime, role: Role, folder: str | Path, *, merge: bool = True) -> Path:
-    """Writes a role's weights, tokenizer and prompts.
+def export_role(inference: Inference, role: Role, folder: str | Path, *, adapter_only: bool = False) -> Path:
+    """Writes a role's weights (safetensors), tokenizer and prompts.
 
     Args:
-        runtime: the built models.
+        inference: the built models with their prompts.
         role: which one.
         folder: where to; made if missing.
-        merge: with adapters, merge the role's adapter into a copy of the base; otherwise write the adapter only.
+        adapter_only: with ``adapters`` storage, write the LoRA adapter instead of a merged model.
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: if there is no adapter to write.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    world_model = runtime.world_model
-    if world_model.storage == "adapters" and not merge:
-        with world_model.use(role) as scorer:
-            scorer.model.set_adapter(role.value)
-            flags = [(p, p.requires_grad) for p in scorer.parameters()]
-            scorer.model.save_pretrained(folder)
-            for parameter, flag in flags:
-                parameter.requires_grad_(flag)
+    world_model = inference.world_model
+    model = world_model.causal_lm(role)
+    if world_model.config.storage == "adapters":
+        peft_model = world_model.models["base"]
+        assert isinstance(peft_model, PeftModel)
+        if adapter_only:
+            name = str(peft_model.active_adapter)
+            peft_model.save_pretrained(str(folder), selected_adapters=[name])
+            for file in (folder / name).iterdir():  # peft writes a folder per adapter that is not called "default"
+                file.replace(folder / file.name)
+            (folder / name).rmdir()
+        else:
+            merged = copy.deepcopy(peft_model)
+            merged.set_adapter(str(peft_model.active_adapter))
+            _save(merged.merge_and_unload(), folder)
+    elif adapter_only:
+        raise ValueError(f"storage {world_model.config.storage!r} has no adapters; leave adapter_only off")
     else:
-        model = _merged(world_model, role)
-        model.save_pretrained(folder)
-    runtime.prompts.codec.tokenizer.save_pretrained(str(folder))
+        _save(model, folder)
+    inference.codec.tokenizer.save_pretrained(str(folder))
     recipe = {
         "role": role.value,
-        "prompts": asdict(runtime.prompts.templates),
-        "max_prompt_tokens": runtime.prompts.max_prompt_tokens,
-        "sampling": asdict(runtime.sampling[role]),
+        "prompts": asdict(inference.prompts.templates),
+        "max_prompt_tokens": inference.prompts.max_prompt_tokens,
+        "sampling": asdict(inference.sampling[role]),
     }
     (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def _save(model: Any, folder: Path) -> None:
+    """Saves a causal LM with an attention name that any ``transformers`` knows."""
+    own = model.config._attn_implementation
+    model.config._attn_implementation = "sdpa"
+    try:
+        model.save_pretrained(str(folder))
+    finally:
+        model.config._attn_implementation = own
 
 
 def read_recipe(folder: str | Path) -> tuple[PromptTemplates, int, SamplingParams]:
@@ -63,20 +82,8 @@ def read_recipe(folder: str | Path) -> tuple[PromptTemplates, int, SamplingParam
     """
     path = Path(folder) / RECIPE
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: give a folder written by `swirl export` (it says how to prompt the model)")
+        raise FileNotFoundError(
+            f"{path} is missing: give a folder written by `swirl export` (it says how to prompt the model)"
+        )
     recipe: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return PromptTemplates(**recipe["prompts"]), int(recipe["max_prompt_tokens"]), SamplingParams(**recipe["sampling"])
-
-
-def _merged(world_model: WorldModel, role: Role) -> PreTrainedModel:
-    with world_model.use(role) as scorer:
-        if world_model.storage != "adapters":
-            return scorer.model
-        model = copy.deepcopy(scorer.model)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge(adapter_names=[role.value])
-            parent_name, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent_name), leaf, module.get_base_layer())
-    model._hf_peft_config_loaded = False
-    return model

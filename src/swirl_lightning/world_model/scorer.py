@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from swirl_lightning.codecs.base import TokenConstraint
@@ -202,9 +202,3 @@ def _self_check(model: PreTrainedModel, implementation: str) -> tuple[ScoringPat
     if difference > tolerance:
         return ScoringPath.PLAIN, f"shared prefixes differ from plain rows by {difference:.2g}"
     return ScoringPath.SHARED, f"equal to plain rows within {difference:.1g}"
-
-
-def score_groups(model: nn.Module, groups: Sequence[Sequence[ScoredRow]], **kwargs: float) -> TokenScores:
-    """Scores groups with a default scorer, without gradients."""
-    assert isinstance(model, PreTrainedModel)
-    return CausalScorer().score(model, groups, **kwargs)  # type: ignore[arg-type]

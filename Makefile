@@ -1,0 +1,51 @@
+# Two commands do all the set-up on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+# On Linux without a GPU, PyPI's default torch brings gigabytes of CUDA. The pin below is tested; to choose another build, say
+# where it comes from: make quickstart TORCH_ARGS="--index-url <PyTorch's CPU index>"
+TORCH_ARGS ?=
+BIN := $(VENV)/bin
+RUN := runs/quickstart
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint format study bench clean
+
+help: ## show this help
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[minigrid,grammar,plot,dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## make .venv with everything pinned
+
+quickstart: install ## record a simulator, warm up, run SWIRL, evaluate: one table (about 10 minutes on two cores)
+	$(BIN)/swirl record minigrid --config configs/record/quickstart.yaml
+	$(BIN)/swirl init --config configs/init/quickstart.yaml
+	$(BIN)/swirl study --config configs/study/quickstart.yaml
+	@echo "Look at it: $(BIN)/tensorboard --logdir $(RUN)"
+
+test: lint ## everything, from nothing
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: install ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+study: install ## five seeds of every method, docs/study.md
+	$(BIN)/swirl study --config configs/study/minigrid.yaml
+
+bench: install ## CPU-sized benchmarks
+	$(BIN)/python benchmarks/logprobs.py
+
+clean: ## remove the environment and the runs
+	rm -rf $(VENV) runs

@@ -1,0 +1,41 @@
+"""The checkpoint that a run resumes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from typing_extensions import override
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps ``checkpoints/last.ckpt`` in the run folder, written every few batches and after every phase.
+
+    ``--ckpt_path last`` resumes from it. One step of the module is one batch, so no save is skipped
+    (Lightning's ``every_n_train_steps`` tests ``global_step % n``).
+
+    Args:
+        every_n_batches: batches between two saves.
+        dirpath: where to; None is ``checkpoints`` in the run folder.
+    """
+
+    def __init__(self, every_n_batches: int = 100, dirpath: str | None = None) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            save_last=True,
+            save_top_k=0,
+            every_n_train_steps=every_n_batches,
+            enable_version_counter=False,
+        )
+
+    @override
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self.dirpath is None:
+            self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._should_skip_saving_checkpoint(trainer) or self._last_global_step_saved == trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

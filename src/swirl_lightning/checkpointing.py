@@ -1,0 +1,41 @@
+"""Checkpoints that are whole or not there: written beside the target, flushed to disk, then moved over it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from typing_extensions import override
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Saves through a temporary file in the same folder, so that a crash or a full disk leaves the previous file as it was."""
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Writes the checkpoint.
+
+        Raises:
+            OSError: if the disk is full or the folder cannot be written; the previous checkpoint is untouched.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+            temporary.unlink(missing_ok=True)
+            full = getattr(error, "errno", None) == errno.ENOSPC or "write" in str(error).lower()
+            hint = "the disk is probably full: free some room" if full else "check the folder's permissions"
+            raise OSError(
+                f"could not write checkpoint {target}: {error}. The previous checkpoint is intact; {hint}, "
+                "then resume with --ckpt_path last"
+            ) from error

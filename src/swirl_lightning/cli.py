@@ -1,0 +1,119 @@
+"""The ``swirl`` command: LightningCLI for fit, validate, test and predict, and a few commands of its own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+COMMANDS = {  # command: (module with main(argv), one-line help)
+    "record": ("swirl_lightning.commands.record", "record transitions from a real simulator"),
+    "init": ("swirl_lightning.commands.init", "make a small untrained model and tokenizer for recorded transitions"),
+    "label": ("swirl_lightning.commands.label", "write IDM actions into an unlabelled file"),
+    "imagine": ("swirl_lightning.commands.imagine", "roll a world out from a state and actions"),
+    "export": ("swirl_lightning.commands.export", "write FWM and IDM of a run as Hugging Face folders"),
+    "compare": ("swirl_lightning.commands.compare", "put several runs into one table with intervals"),
+    "study": ("swirl_lightning.commands.study", "run the paper's comparison: methods x seeds, one report"),
+}
+TRAINER_COMMANDS = {
+    "fit": "train: warm-up, then SWIRL phases",
+    "validate": "evaluate on the validation split",
+    "test": "evaluate on the test split",
+    "predict": "sample next states and actions",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``swirl``.
+
+    Args:
+        argv: arguments without the program's name; default: the process's.
+
+    Returns:
+        Exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] in COMMANDS:
+        module = importlib.import_module(COMMANDS[arguments[0]][0])
+        return int(module.main(arguments[1:]))
+    if arguments[0] not in TRAINER_COMMANDS:
+        print(f"swirl: unknown command {arguments[0]!r}\n\n{_help()}", file=sys.stderr)
+        return 2
+    run_trainer(arguments)
+    return 0
+
+
+def run_trainer(arguments: Sequence[str]) -> Any:
+    """Runs ``fit``, ``validate``, ``test`` or ``predict``; imports Lightning only now, so that ``swirl --help`` is quick."""
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    import swirl_lightning.data  # short class names in YAML: the classes must be imported
+    from swirl_lightning.callbacks import PhaseFreezing, RunCheckpoint
+    from swirl_lightning.checkpointing import AtomicCheckpointIO
+    from swirl_lightning.module import SwirlModule
+
+    class SwirlCLI(LightningCLI):
+        """LightningCLI with a run folder, an epoch count that follows the phase schedule, and safe checkpoints."""
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_argument(
+                "--run_dir", type=str, default="runs/default", help="folder of checkpoints, metrics, samples, TensorBoard"
+            )
+            parser.set_defaults(
+                {"trainer.reload_dataloaders_every_n_epochs": 1, "trainer.use_distributed_sampler": False}
+            )
+
+        def before_instantiate_classes(self) -> None:
+            config = self.config[self.subcommand] if self.subcommand else self.config
+            trainer = config.trainer
+            if trainer.default_root_dir is None:
+                trainer.default_root_dir = config.run_dir
+            if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
+                schedule = config.model.schedule
+                trainer.max_epochs = schedule.warmup_epochs + schedule.iterations * len(schedule.order)
+
+        def instantiate_trainer(self, **kwargs: Any) -> Any:
+            run_dir = Path(self._get(self.config, "run_dir"))
+            if self._get(self.config, "trainer.logger") in (None, True):
+                kwargs.setdefault("logger", TensorBoardLogger(str(run_dir), name="", version=""))
+            trainer = super().instantiate_trainer(**kwargs)
+            kinds = {type(callback) for callback in trainer.callbacks}
+            if PhaseFreezing not in kinds:
+                trainer.callbacks.insert(0, PhaseFreezing())
+            return trainer
+
+        def _get_defaults(self) -> list[Any]:
+            return [PhaseFreezing(), RunCheckpoint()]
+
+    assert swirl_lightning.data
+    return SwirlCLI(
+        SwirlModule,
+        swirl_lightning.data.TransitionDataModule,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"plugins": [AtomicCheckpointIO()]},
+        args=list(arguments),
+    )
+
+
+def _help() -> str:
+    rows = {**TRAINER_COMMANDS, **{name: text for name, (_, text) in COMMANDS.items()}}
+    lines = [f"  {name:<10} {text}" for name, text in rows.items()]
+    return "\n".join(
+        [
+            "usage: swirl COMMAND [options]",
+            "",
+            "World models from state-only data (SWIRL, arXiv:2602.06130).",
+            "",
+            *lines,
+            "",
+            "swirl COMMAND --help shows a command's options; swirl fit --config FILE --print_config what a run would use.",
+        ]
+    )

@@ -1,0 +1,102 @@
+"""``swirl init``: a small untrained causal LM, its tokenizer trained on recorded transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, PreTrainedTokenizerFast
+
+from swirl_lightning.data.reader import read_transitions
+from swirl_lightning.types import Transition, UnlabelledPair
+
+BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+
+
+def train_tokenizer(rows: Sequence[Transition | UnlabelledPair], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of the recorded text: lossless, with begin, end and padding tokens.
+
+    Args:
+        rows: transitions whose text it is trained on.
+        vocab_size: most tokens; at least the 256 bytes and the three special tokens.
+
+    Returns:
+        The tokenizer.
+    """
+    if vocab_size < 259:
+        raise ValueError(f"vocab_size must be at least 259 (256 bytes and 3 special tokens), got {vocab_size}")
+
+    def texts() -> Iterator[str]:
+        for row in rows:
+            yield f"State:\n{row.state}\nNext state:\n{row.next_state}\n{row.context}"
+            if isinstance(row, Transition):
+                yield f"Action: {row.action}"
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
+
+
+def init(
+    data: Path,
+    out: Path,
+    model_type: str = "llama",
+    hidden_size: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    intermediate_size: int | None = None,
+    max_positions: int = 1024,
+    vocab_size: int = 512,
+    config: dict[str, Any] | None = None,
+) -> None:
+    """Write a model folder without weights: ``swirl fit`` then initialises them at random.
+
+    Args:
+        data: recorded transitions (folder, Parquet or JSONL).
+        out: model folder to write.
+        model_type: architecture, by its name in transformers (llama, qwen2, gpt2, ...).
+        hidden_size: width.
+        layers: number of layers.
+        heads: attention heads.
+        intermediate_size: width of the MLP; default: three times the hidden size.
+        max_positions: longest sequence.
+        vocab_size: most tokens of the tokenizer.
+        config: further fields of the model configuration.
+    """
+    tokenizer = train_tokenizer(list(read_transitions(data)), vocab_size)
+    fields: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "intermediate_size": intermediate_size or 3 * hidden_size,
+        "max_position_embeddings": max_positions,
+        "tie_word_embeddings": True,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        **(config or {}),
+    }
+    AutoConfig.for_model(model_type, **fields).save_pretrained(out)
+    tokenizer.save_pretrained(str(out))
+    print(f"{out}: {model_type}, {layers} layers of width {hidden_size}, {len(tokenizer)} tokens, no weights yet")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    auto_cli(init, args=list(argv), as_positional=False)
+    return 0

@@ -1,0 +1,70 @@
+"""Models for commands: from exported folders, or from a run and its checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from swirl_lightning.codecs import TextCodec
+from swirl_lightning.inference import Inference
+from swirl_lightning.prompts import PromptBuilder
+from swirl_lightning.types import Role
+from swirl_lightning.world_model import WorldModel, WorldModelConfig
+from swirl_lightning.world_model.export import read_recipe
+
+
+def inference_from_folders(fwm: Path | None, idm: Path | None) -> Inference:
+    """Models out of folders written by ``swirl export``; a role that is not given must not be asked.
+
+    Raises:
+        FileNotFoundError: if a folder is missing or was not written by ``swirl export``.
+        ValueError: if no folder is given.
+    """
+    folders = {role: folder for role, folder in ((Role.FWM, fwm), (Role.IDM, idm)) if folder is not None}
+    if not folders:
+        raise ValueError("give at least one exported folder: --fwm or --idm")
+    recipes = {role: read_recipe(folder) for role, folder in folders.items()}
+    first = next(iter(folders.values()))
+    templates, limit, _ = next(iter(recipes.values()))
+    if len(folders) == 2:
+        config = WorldModelConfig(base=str(folders[Role.FWM]), idm_base=str(folders[Role.IDM]))
+    else:
+        config = WorldModelConfig(base=str(first), storage="shared")
+    sampling = {role: recipes.get(role, next(iter(recipes.values())))[2] for role in Role}
+    return Inference(
+        WorldModel(config, reference=False), PromptBuilder(TextCodec(str(first)), templates, limit), sampling
+    )
+
+
+def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inference:
+    """The models of a run with the weights of a checkpoint.
+
+    Args:
+        run_dir: folder of the run; holds ``config.yaml``.
+        checkpoint: default: ``checkpoints/last.ckpt`` in the run folder.
+
+    Raises:
+        FileNotFoundError: if the configuration or the checkpoint is missing.
+    """
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from swirl_lightning.module import SwirlModule
+
+    config_file = run_dir / "config.yaml"
+    if not config_file.is_file():
+        raise FileNotFoundError(f"{config_file} is missing: {run_dir} is not the folder of a `swirl fit` run")
+    checkpoint = checkpoint or run_dir / "checkpoints" / "last.ckpt"
+    if not checkpoint.exists():
+        raise FileNotFoundError(f"checkpoint {checkpoint} does not exist")
+    config: dict[str, Any] = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    parser = LightningArgumentParser()
+    parser.add_lightning_class_args(SwirlModule, "model")  # type: ignore[arg-type]
+    module = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
+    module.configure_model()
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict(state)
+    inference: Inference = module.eval().inference
+    return inference
