@@ -1,6 +1,24 @@
 """State and action codecs, and the constraints that keep a role inside its part of the vocabulary."""
 
 from swirl_lightning.codecs.base import Codec, TokenConstraint
+from swirl_lightning.codecs.constraints import (
+    ChoiceConstraint,
+    ConstraintSpec,
+    GrammarConstraint,
+    RangeConstraint,
+    RegexConstraint,
+    mask_for,
+)
 from swirl_lightning.codecs.text import TextCodec
 
-__all__ = ["Codec", "TextCodec", "TokenConstraint"]
+__all__ = [
+    "ChoiceConstraint",
+    "Codec",
+    "ConstraintSpec",
+    "GrammarConstraint",
+    "RangeConstraint",
+    "RegexConstraint",
+    "TextCodec",
+    "TokenConstraint",
+    "mask_for",
+]

@@ -1,0 +1,197 @@
+"""GRPO's loss (arXiv:2602.06130, Section 3; arXiv:2402.03300), in parts that add up to that of the whole batch.
+
+Left out on purpose: KL in the reward, entropy bonus, dual clipping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Kl = Literal["k1", "k2", "k3"]
+Aggregation = Literal["sequence", "token", "constant"]
+Ratio = Literal["token", "sequence"]
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoConfig:
+    """Settings of the GRPO loss.
+
+    Attributes:
+        eps_low: the ratio is clipped below at ``1 - eps_low``.
+        eps_high: the ratio is clipped above at ``1 + eps_high``.
+        beta: weight of the KL term to the reference policy; 0 needs no reference.
+        kl: estimator of the KL term (http://joschu.net/blog/kl-approx.html). On-policy, with next-token
+            distributions ``p`` of the policy and ``q`` of the reference, its expected *gradient* is that of
+            ``KL(q || p)`` for k3 and that of ``KL(p || q)`` for k2, prefixes held fixed; it is zero for k1, which can
+            only be logged. The expected *value* is ``KL(p || q)`` for k1 and k3.
+        aggregation: average over each sequence's tokens, then over sequences (``sequence``, GRPO's own); over all
+            tokens (``token``, DAPO); or sum over tokens, divided by sequences times ``max_tokens`` (``constant``, Dr. GRPO).
+        ratio: importance ratio per token, or their geometric mean over the sequence (``sequence``, GSPO,
+            arXiv:2507.18071).
+        max_tokens: the constant length, with ``aggregation="constant"`` only.
+    """
+
+    eps_low: float = 0.2
+    eps_high: float = 0.2
+    beta: float = 0.1
+    kl: Kl = "k3"
+    aggregation: Aggregation = "sequence"
+    ratio: Ratio = "token"
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: naming the field, its value and what it may be.
+        """
+        for name, choices in (("kl", Kl), ("aggregation", Aggregation), ("ratio", Ratio)):
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise ValueError(f"grpo.{name} must be one of {get_args(choices)}, got {value!r}")
+        if not 0 < self.eps_low <= 1:
+            raise ValueError(f"grpo.eps_low must lie in (0, 1], got {self.eps_low}")
+        if not self.eps_high > 0:
+            raise ValueError(f"grpo.eps_high must be positive, got {self.eps_high}")
+        if not self.beta >= 0:
+            raise ValueError(f"grpo.beta must be >= 0 (0 turns the KL term off), got {self.beta}")
+        if self.aggregation == "constant" and (self.max_tokens is None or self.max_tokens < 1):
+            raise ValueError(f"grpo.max_tokens must be at least 1 with aggregation='constant', got {self.max_tokens}")
+        if self.aggregation != "constant" and self.max_tokens is not None:
+            raise ValueError(f"grpo.max_tokens has no meaning with aggregation={self.aggregation!r}: leave it out")
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoTerms:
+    """Loss of a micro-batch, and sums to be added over micro-batches and ranks."""
+
+    loss: Tensor  # scalar
+    sums: dict[str, float]
+    """``loss``; over tokens: ``kl`` (estimates, unweighted; with a reference only), ``ratio``, ``clip_low`` and
+    ``clip_high`` (tokens that the clip cut off from the gradient); and the number of ``tokens`` to divide them by."""
+
+
+def normaliser(mask: Tensor, config: GrpoConfig) -> float:
+    """Denominator of a whole batch's loss; denominators of ranks add up.
+
+    Args:
+        mask: bool [N, T] of the whole batch; rows without a token do not count.
+        config: says what is averaged over.
+
+    Returns:
+        Number of sequences, of tokens, or of sequences times ``max_tokens``.
+    """
+    if config.aggregation == "token":
+        return float(mask.sum())
+    sequences = float(mask.any(-1).sum())
+    return sequences * config.max_tokens if config.max_tokens is not None else sequences
+
+
+def grpo_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    config: GrpoConfig,
+    *,
+    ref_logprobs: Tensor | None,
+    normaliser: float,
+    weights: Tensor | None = None,
+) -> GrpoTerms:
+    """``-min(rho A, clip(rho, 1 - eps_low, 1 + eps_high) A) + beta KL``, aggregated over tokens.
+
+    The losses of any split of a batch's rows add up to the loss of the batch, because all share its ``normaliser``.
+
+    Args:
+        logprobs: [N, T] of the policy, at the sampling temperature and inside the constraint, with gradient.
+        old_logprobs: [N, T] of the policy that sampled; ``logprobs.detach()`` while on-policy.
+        advantages: [N].
+        mask: bool [N, T], True on sampled tokens.
+        config: clipping, KL, aggregation, ratio.
+        ref_logprobs: [N, T] of the reference policy; None with ``beta=0`` only.
+        normaliser: ``normaliser(mask, config)`` of the whole batch.
+        weights: [N, T] factors of the policy term, e.g. truncated importance weights where another engine sampled.
+
+    Returns:
+        The loss and additive statistics.
+
+    Raises:
+        ValueError: for shapes that do not fit, a missing reference, or a normaliser that is not positive.
+    """
+    _check(logprobs, old_logprobs, advantages, mask, config, ref_logprobs, weights)
+    if not normaliser > 0:
+        if bool(mask.any()):
+            raise ValueError(f"normaliser must be positive where tokens are trained, got {normaliser}")
+        normaliser = 1.0  # every member was left out: the loss is an exact 0 with zero gradients
+    log_ratio = (logprobs - old_logprobs.detach()).masked_fill(~mask, 0.0)  # [N, T]
+    lengths = mask.sum(-1, keepdim=True).clamp(min=1)  # [N, 1]
+    if config.ratio == "sequence":  # value of the sequence's ratio, gradient of the token (GSPO-token)
+        mean = log_ratio.sum(-1, keepdim=True) / lengths  # [N, 1]
+        log_ratio = mean.detach() + log_ratio - log_ratio.detach()  # [N, T]
+    ratio = log_ratio.exp()
+    gain = advantages.detach()[:, None].to(ratio.dtype)  # [N, 1]
+    clipped = ratio.clamp(1 - config.eps_low, 1 + config.eps_high)
+    per_token = -torch.minimum(ratio * gain, clipped * gain)  # [N, T]
+    if weights is not None:
+        per_token = per_token * weights.detach()
+    kl = None
+    if ref_logprobs is not None:
+        kl = _kl((ref_logprobs.detach() - logprobs).masked_fill(~mask, 0.0), config.kl)  # [N, T]
+        if config.beta > 0:
+            per_token = per_token + config.beta * kl
+    per_token = per_token.masked_fill(~mask, 0.0)
+    if config.aggregation == "sequence":
+        per_token = per_token / lengths
+    loss = per_token.sum() / normaliser  # [N, T] -> scalar
+    return GrpoTerms(loss, _sums(loss, ratio, gain, mask, kl, config))
+
+
+def _kl(log_ratio: Tensor, kind: Kl) -> Tensor:
+    """Estimates ``KL(policy || reference)`` per token from ``log_ratio = log reference - log policy`` [N, T]."""
+    if kind == "k1":
+        return -log_ratio
+    if kind == "k2":
+        return log_ratio.square() / 2
+    return torch.expm1(log_ratio) - log_ratio
+
+
+@torch.no_grad()
+def _sums(
+    loss: Tensor, ratio: Tensor, gain: Tensor, mask: Tensor, kl: Tensor | None, config: GrpoConfig
+) -> dict[str, float]:
+    """Additive statistics; one transfer from the device."""
+    parts = {
+        "loss": loss,
+        "ratio": (ratio * mask).sum(),
+        "clip_low": ((ratio < 1 - config.eps_low) & (gain < 0) & mask).sum(),
+        "clip_high": ((ratio > 1 + config.eps_high) & (gain > 0) & mask).sum(),
+        "tokens": mask.sum(),
+    }
+    if kl is not None:
+        parts["kl"] = kl.sum()
+    values = torch.stack([part.double() for part in parts.values()]).tolist()
+    return dict(zip(parts, values, strict=True))
+
+
+def _check(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    config: GrpoConfig,
+    ref_logprobs: Tensor | None,
+    weights: Tensor | None,
+) -> None:
+    expected = {"old_logprobs": old_logprobs, "mask": mask, "ref_logprobs": ref_logprobs, "weights": weights}
+    for name, tensor in expected.items():
+        if tensor is not None and tensor.shape != logprobs.shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, but logprobs has {tuple(logprobs.shape)}")
+    if advantages.shape != logprobs.shape[:1]:
+        raise ValueError(f"advantages must be [N] = {tuple(logprobs.shape[:1])}, got {tuple(advantages.shape)}")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool, got {mask.dtype}")
+    if config.beta > 0 and ref_logprobs is None:
+        raise ValueError(f"beta is {config.beta}, so ref_logprobs is needed: score the rows under the reference policy")
