@@ -1,0 +1,123 @@
+"""Text overlap as others publish it: BLEU, StableToolBench's character BLEU, ROUGE-L. All in [0, 100]."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # type: ignore[import-untyped]
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU
+from torch import Tensor
+from torchmetrics import Metric
+from typing_extensions import override
+
+from swirl_lightning.metrics.text import MeanOf, check_pairs
+
+_ORDER = 4
+_ALMOST_JSON = re.compile(r'\s*\{\s*"error":\s*"(?P<error>.*?)",\s*"response":\s*"(?P<response>.*)', re.DOTALL)
+
+
+class CorpusBleu(Metric):
+    """sacreBLEU's corpus BLEU (tokenizer 13a, exponential smoothing), in [0, 100]; n-gram counts add up over ranks."""
+
+    higher_is_better = True
+    full_state_update = False
+    matches: Tensor
+    totals: Tensor
+    lengths: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._bleu = BLEU(max_ngram_order=_ORDER, effective_order=True)
+        self.add_state("matches", torch.zeros(_ORDER, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("totals", torch.zeros(_ORDER, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("lengths", torch.zeros(2, dtype=torch.long), dist_reduce_fx="sum")  # predictions, references
+
+    @override
+    def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
+        check_pairs(predictions=predictions, references=references)
+        for prediction, reference in zip(predictions, references, strict=True):
+            score = self._bleu.sentence_score(prediction, [reference])
+            self.matches += torch.tensor(score.counts, device=self.matches.device)
+            self.totals += torch.tensor(score.totals, device=self.totals.device)
+            self.lengths += torch.tensor([score.sys_len, score.ref_len], device=self.lengths.device)
+
+    @override
+    def compute(self) -> Tensor:
+        ours, true = self.lengths.tolist()
+        score = BLEU.compute_bleu(self.matches.tolist(), self.totals.tolist(), ours, true, smooth_method="exp")
+        return torch.tensor(float(score.score), device=self.matches.device)
+
+
+class SentenceBleu(MeanOf):
+    """Mean of sacreBLEU's sentence BLEU (effective order, so that short actions count), in [0, 100]."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._bleu = BLEU(max_ngram_order=_ORDER, effective_order=True)
+
+    @override
+    def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
+        check_pairs(predictions=predictions, references=references)
+        self._add(self._bleu.sentence_score(p, [r]).score for p, r in zip(predictions, references, strict=True))
+
+
+class CharacterBleu(MeanOf):
+    """Mean sentence BLEU-4 over characters, NLTK's smoothing method 3, in [0, 100]: StableToolBench's BLEU.
+
+    Texts are compared as they are; tool responses go through :func:`tool_response_text` first.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._smoothing = SmoothingFunction().method3
+
+    @override
+    def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
+        check_pairs(predictions=predictions, references=references)
+        self._add(
+            100.0 * float(sentence_bleu([list(r)], list(p), smoothing_function=self._smoothing))
+            for p, r in zip(predictions, references, strict=True)
+        )
+
+
+class RougeL(MeanOf):
+    """Mean ROUGE-L F-measure (``rouge-score``, no stemmer), in [0, 100]. Only letters and digits count as words."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._scorer = RougeScorer(["rougeL"], use_stemmer=False)
+
+    @override
+    def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
+        check_pairs(predictions=predictions, references=references)
+        self._add(
+            100.0 * float(self._scorer.score(r, p)["rougeL"].fmeasure)
+            for p, r in zip(predictions, references, strict=True)
+        )
+
+
+def tool_response_text(output: str) -> str:
+    """The text of a MirrorAPI answer that StableToolBench scores: lines ``ERROR: ...`` and ``RESPONSE: ...``.
+
+    Models often write what is almost JSON (unescaped quotes or line breaks). It is cut at the two field names and
+    keeps its tail, quote and brace included, as in the published predictions. Anything else is scored as it stands.
+
+    Args:
+        output: JSON object with ``error`` and ``response``, or what a model wrote instead.
+
+    Returns:
+        The text.
+    """
+    try:
+        answer: Any = json.loads(output)
+    except json.JSONDecodeError:
+        found = _ALMOST_JSON.match(output)
+        return output if found is None else f"ERROR: {found['error']}\nRESPONSE: {found['response']}"
+    if not isinstance(answer, dict) or not {"error", "response"} <= answer.keys():
+        return output
+    return f"ERROR: {answer['error']}\nRESPONSE: {answer['response']}"
