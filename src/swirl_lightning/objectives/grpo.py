@@ -16,7 +16,7 @@ Aggregation = Literal["sequence", "token", "constant"]
 Ratio = Literal["token", "sequence"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: jsonargparse reads defaults through vars()
 class GrpoConfig:
     """Settings of the GRPO loss.
 
