@@ -69,7 +69,7 @@ class Batch:
     unlabelled: tuple[UnlabelledPair, ...] = ()  # state-only pairs, no action anywhere
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SamplingParams:
     """How completions are drawn.
 

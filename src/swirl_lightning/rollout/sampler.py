@@ -234,7 +234,7 @@ def _run(
     )
     logits = decoder.prefill().repeat_interleave(g, dim=0)  # [B*G, V]
     for step in range(params.max_new_tokens):
-        allowed = _allowed(constraint, run, device)
+        allowed = _allowed(constraint, run, logits.shape[-1], device)
         at = (run.prompt, run.member, torch.tensor(step))
         drawn, scores = next_tokens(logits, noise[at].reshape(-1), params, allowed)
         tokens = drawn.cpu().view(run.live.shape)
@@ -258,14 +258,14 @@ def _run(
         progress(int(run.live.sum()))
 
 
-def _allowed(constraint: TokenConstraint | None, run: _Running, device: torch.device) -> Tensor | None:
+def _allowed(constraint: TokenConstraint | None, run: _Running, width: int, device: torch.device) -> Tensor | None:
     """Allowed tokens [1 or B*G, V]; rows that have ended may draw anything."""
     if constraint is None:
         return None
     if constraint.static:
-        return mask_for(constraint, [()], device)
+        return mask_for(constraint, [()], device, width=width)
     live = run.live.reshape(-1).tolist()
-    return mask_for(constraint, [row if on else () for row, on in zip(run.generated, live, strict=True)], device)
+    return mask_for(constraint, [row if on else () for row, on in zip(run.generated, live, strict=True)], device, width=width)
 
 
 def _compact(decoder: _Decoder, run: _Running, tokens: Tensor) -> Tensor:

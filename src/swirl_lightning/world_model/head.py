@@ -69,7 +69,7 @@ class ScoringHead:
             end = min(u + size, len(positions))
             chosen = order[bounds[u] : bounds[end]]
             where, target = inverse[chosen] - u, self.packed.target[chosen]
-            mask = self._mask(order, bounds, u, end, hidden.device)
+            mask = self._mask(order, bounds, u, end, vocabulary, hidden.device)
             args = (head, hidden[u:end], where, target, mask)
             scores, entropy = checkpoint(self._chunk, *args, use_reentrant=False) if recompute else self._chunk(*args)
             logprobs.append(scores)
@@ -100,18 +100,20 @@ class ScoringHead:
                 entropy = torch.zeros_like(normaliser)
         return scores, entropy
 
-    def _mask(self, order: Tensor, bounds: list[int], u: int, end: int, device: torch.device) -> Tensor | None:
+    def _mask(
+        self, order: Tensor, bounds: list[int], u: int, end: int, width: int, device: torch.device
+    ) -> Tensor | None:
         """Allowed tokens of chunk positions: None, [1, V] for a static constraint, [u, V] otherwise."""
         if self.constraint is None:
             return None
         if self.constraint.static:
-            return mask_for(self.constraint, [()], device)
+            return mask_for(self.constraint, [()], device, width=width)
         prefixes = []
         for i in range(u, end):
             s = int(order[bounds[i]])
             row = self.packed.rows[int(self.packed.row[s])]
             prefixes.append(row.ids[row.start : row.start + int(self.packed.offset[s])])
-        return mask_for(self.constraint, prefixes, device)
+        return mask_for(self.constraint, prefixes, device, width=width)
 
     @staticmethod
     def _vocabulary(head: Callable[[Tensor], Tensor], hidden: Tensor) -> int:

@@ -1,0 +1,206 @@
+"""TransitionDataModule: transitions of any world, split as the paper's protocol asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+from swirl_lightning.data.loader import EpochLoader, epoch_order, labelled_batches, unlabelled_batches
+from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
+from swirl_lightning.data.splits import draw, given_splits, labelled_episodes, split_episodes
+from swirl_lightning.types import Phase, Transition, UnlabelledPair
+
+T = TypeVar("T", Transition, UnlabelledPair)
+
+
+class TransitionDataModule(L.LightningDataModule):
+    """Labelled transitions for the warm-up, state-only pairs for SWIRL, held-out episodes for evaluation.
+
+    Half of the training episodes keep their actions and serve the warm-up; the other half lose them and serve SWIRL
+    (arXiv:2602.06130, protocol). Splits are by episode: as the column ``split`` says, or drawn from the seed.
+
+    Args:
+        path: Parquet or JSONL file, glob, folder written by ``swirl record``, or ``hub:owner/name[:split]``.
+        columns: field (state, next_state, action, context, episode, step, split) to column name, where they differ;
+            several columns are joined with ``/``.
+        labelled_fraction: share of the training episodes that keep their actions.
+        val_fraction: share of validation episodes, where the data have no splits.
+        test_fraction: share of test episodes, where the data have no splits.
+        max_labelled: use at most so many labelled transitions (whole episodes, the last one cut).
+        max_unlabelled: likewise, state-only pairs.
+        max_val: likewise, validation transitions.
+        max_test: likewise, test transitions.
+        warmup_batch_size: transitions of a warm-up batch, over all processes.
+        batch_size: pairs (groups) of a SWIRL batch, over all processes.
+        replay_batch_size: labelled transitions beside every SWIRL batch, over all processes; 0 is the paper.
+        eval_batch_size: transitions of an evaluation batch.
+        seed: of splits and order.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        columns: dict[str, str | list[str]] | None = None,
+        labelled_fraction: float = 0.5,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        max_labelled: int | None = None,
+        max_unlabelled: int | None = None,
+        max_val: int | None = None,
+        max_test: int | None = None,
+        warmup_batch_size: int = 32,
+        batch_size: int = 16,
+        replay_batch_size: int = 0,
+        eval_batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.columns: Columns = columns or {}
+        self.labelled_fraction, self.val_fraction, self.test_fraction = labelled_fraction, val_fraction, test_fraction
+        self.caps = {"labelled": max_labelled, "unlabelled": max_unlabelled, "val": max_val, "test": max_test}
+        self.warmup_batch_size, self.batch_size = warmup_batch_size, batch_size
+        self.replay_batch_size, self.eval_batch_size, self.seed = replay_batch_size, eval_batch_size, seed
+        self.labelled: Sequence[Transition] = ()
+        self.unlabelled: Sequence[UnlabelledPair] = ()
+        self.val: Sequence[Transition] = ()
+        self.test: Sequence[Transition] = ()
+        self._ready = False
+
+    @override
+    def setup(self, stage: str | None = None) -> None:
+        """Reads, checks and splits everything, before training starts.
+
+        Raises:
+            FileNotFoundError: if the data are missing.
+            ValueError: if a file, a field or a split is not as it should be; the message says where.
+        """
+        if self._ready:
+            return
+        table = read_transitions(self.path, self.columns)
+        episodes, splits = table.column("episode"), table.column("split")
+        _refuse_repeats(table, episodes)
+        if any(split is not None for split in splits):
+            assigned = given_splits(episodes, splits, table.source)
+        else:
+            assigned = split_episodes(
+                episodes, val_fraction=self.val_fraction, test_fraction=self.test_fraction, seed=self.seed
+            )
+        labelled = labelled_episodes(assigned, fraction=self.labelled_fraction, seed=self.seed)
+        rows: dict[str, list[int]] = {"labelled": [], "unlabelled": [], "val": [], "test": []}
+        for row, episode in enumerate(episodes):
+            split = assigned[episode]
+            rows["labelled" if episode in labelled else "unlabelled" if split == "train" else split].append(row)
+        for name, indices in rows.items():
+            indices.sort(key=lambda row: draw(self.seed, name, episodes[row]))  # stable: whole episodes, shuffled
+            del indices[self.caps[name] if self.caps[name] is not None else len(indices) :]
+        self.labelled = [_labelled(table, row) for row in rows["labelled"]]
+        self.unlabelled = [_unlabelled(table, row) for row in rows["unlabelled"]]
+        self.val = [_labelled(table, row) for row in rows["val"]]
+        self.test = [_labelled(table, row) for row in rows["test"]]
+        self._refuse_empty(stage)
+        rank_zero_info(
+            f"{self.path}: {len(self.labelled)} labelled, {len(self.unlabelled)} state-only, {len(self.val)} validation, "
+            f"{len(self.test)} test transitions of {len(assigned)} episodes"
+        )
+        self._ready = True
+
+    def _refuse_empty(self, stage: str | None) -> None:
+        trainer = self.trainer
+        schedule = getattr(getattr(trainer, "lightning_module", None), "schedule", None)
+        needed = {
+            "labelled": ("labelled_fraction", schedule is None or schedule.warmup_epochs > 0),
+            "unlabelled": ("labelled_fraction", schedule is None or schedule.iterations > 0),
+            "val": ("val_fraction", stage in (None, "fit", "validate")),
+            "test": ("test_fraction", stage in (None, "test")),
+        }
+        for name, (setting, wanted) in needed.items():
+            if wanted and not getattr(self, name):
+                raise ValueError(
+                    f"data: the {name} split of {self.path!r} is empty; change data.{setting} or add episodes"
+                )
+
+    def steps_per_epoch(self, phase: Phase) -> int:
+        """Batches of an epoch of a phase."""
+        size, batch = (
+            (len(self.labelled), self.warmup_batch_size)
+            if phase is Phase.WARMUP
+            else (len(self.unlabelled), self.batch_size)
+        )
+        return -(-size // batch)
+
+    @override
+    def train_dataloader(self) -> EpochLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        phase: Phase = trainer.lightning_module.phase  # type: ignore[assignment]
+        epoch, ranks = trainer.current_epoch, {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        if phase is Phase.WARMUP:
+            order = epoch_order(len(self.labelled), self.seed, epoch)
+            make = labelled_batches(self.labelled)
+            return EpochLoader(len(self.labelled), self.warmup_batch_size, make, order, **ranks)
+        share = self.replay_batch_size // trainer.world_size
+        make = unlabelled_batches(self.unlabelled, self.labelled, share, self.seed + trainer.global_rank, epoch)
+        order = epoch_order(len(self.unlabelled), self.seed, epoch)
+        return EpochLoader(len(self.unlabelled), self.batch_size, make, order, **ranks)
+
+    def _in_order(self, items: Sequence[Transition]) -> EpochLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        return EpochLoader(
+            len(items),
+            self.eval_batch_size * trainer.world_size,
+            lambda indices, batch: tuple(items[i] for i in indices),
+            range(len(items)),
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+    @override
+    def val_dataloader(self) -> EpochLoader:
+        return self._in_order(self.val)
+
+    @override
+    def test_dataloader(self) -> EpochLoader:
+        return self._in_order(self.test)
+
+    @override
+    def predict_dataloader(self) -> EpochLoader:
+        return self._in_order(self.test)
+
+    @override
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # text; the module makes tensors
+
+
+def _labelled(table: TransitionTable, row: int) -> Transition:
+    item = table[row]
+    if not isinstance(item, Transition):
+        raise ValueError(
+            f"{table.source}, row {row + 1}: field 'action' is missing, but episode {item.episode!r} is to be labelled; "
+            "lower data.labelled_fraction, or give the data a column 'split'"
+        )
+    return item
+
+
+def _unlabelled(table: TransitionTable, row: int) -> UnlabelledPair:
+    item = table[row]
+    return item.without_action() if isinstance(item, Transition) else item
+
+
+def _refuse_repeats(table: TransitionTable, episodes: Sequence[str]) -> None:
+    seen: dict[tuple[str, int], int] = {}
+    for row, key in enumerate(zip(episodes, table.column("step"), strict=True), 1):
+        if key in seen:
+            raise ValueError(
+                f"{table.source}, row {row}: episode {key[0]!r} step {key[1]} was in row {seen[key]} already; "
+                "episode ids must be unique"
+            )
+        seen[key] = row
+
+

@@ -1,0 +1,64 @@
+"""The seam of environments: a recorder that makes transitions, and the wording of its prompts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+from swirl_lightning.types import Transition
+
+
+class Recorder(Protocol):
+    """Makes transitions from a real simulator. One dataclass a simulator: its fields are the options of ``swirl record``."""
+
+    def record(self) -> Iterator[list[Transition]]:
+        """Yields finished episodes; the same options give the same episodes."""
+        ...
+
+    def episodes(self) -> int:
+        """How many episodes ``record`` will yield, for the progress bar."""
+        ...
+
+    def manifest(self) -> dict[str, Any]:
+        """What made the data: simulator, version, options, counts of what was left out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An entry of the registry.
+
+    Attributes:
+        recorder: ``module:Class`` of the recorder, imported when it is used.
+        help: one line for ``swirl record --help``.
+    """
+
+    recorder: str
+    help: str = field(default="")
+
+    def load(self) -> type[Recorder]:
+        """The recorder's class."""
+        module, _, name = self.recorder.partition(":")
+        loaded: type[Recorder] = getattr(importlib.import_module(module), name)
+        return loaded
+
+
+ENVIRONMENTS = {
+    "minigrid": Environment("swirl_lightning.data.minigrid:MiniGridRecorder", "MiniGrid grid worlds as compact text"),
+}
+"""Worlds that ``swirl record`` knows; adding one is a line here and a file beside this one."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports an optional dependency.
+
+    Raises:
+        ImportError: with the ``pip install`` line that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{module} is not installed: pip install "swirl-lightning[{extra}]"') from error

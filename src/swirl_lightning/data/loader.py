@@ -1,0 +1,111 @@
+"""The order in which a run sees its data: a function of seed and epoch, resumable at any batch, sharded over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from swirl_lightning.types import Batch, Transition, UnlabelledPair, seeded_generator
+
+T = TypeVar("T")
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> list[int]:
+    """A permutation of ``range(size)`` that depends on seed and epoch only."""
+    order: list[int] = torch.randperm(size, generator=seeded_generator(seed, epoch)).tolist()
+    return order
+
+
+class EpochLoader:
+    """Batches of one epoch for one rank.
+
+    A global batch is cut into equal shares, so that any number of ranks sees the same global batches. The last one may be
+    smaller; a rank may then get fewer items, or none, but every rank gets the same number of batches.
+
+    Lightning saves and restores ``state_dict``: a resumed run goes on with the first batch that was not handed out.
+
+    Args:
+        size: number of items.
+        batch_size: of a global batch.
+        make: turns the indices of this rank's share into a batch.
+        order: indices in the order in which they are seen.
+        rank: this process.
+        world_size: number of processes.
+        drop_last: leave out a last batch that is not full (the number of items is in ``dropped``).
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        make: Callable[[Sequence[int], int], Any],
+        order: Sequence[int],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size % world_size:
+            raise ValueError(f"data: batch size {batch_size} cannot be shared by {world_size} processes; make it a multiple")
+        self.size, self.batch_size, self.make, self.order = size, batch_size, make, order
+        self.rank, self.world_size = rank, world_size
+        self.dropped = size % batch_size if drop_last else 0
+        self._handed_out = 0
+        self._resume = False
+
+    def __len__(self) -> int:
+        return -(-(self.size - self.dropped) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._resume:
+            self._handed_out = 0
+        while self._handed_out < len(self):
+            self._resume = False
+            at = self._handed_out
+            self._handed_out += 1
+            yield self.make(self._share(at), at)
+
+    def _share(self, batch: int) -> Sequence[int]:
+        """Indices of this rank in a global batch."""
+        whole = self.order[batch * self.batch_size : min((batch + 1) * self.batch_size, self.size - self.dropped)]
+        return whole[self.rank :: self.world_size]
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches were handed out."""
+        return {"handed_out": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Makes the next iteration go on after ``state``."""
+        self._handed_out = state["handed_out"]
+        self._resume = self._handed_out < len(self)
+        if not self._resume:
+            self._handed_out = 0
+
+
+def labelled_batches(items: Sequence[Transition]) -> Callable[[Sequence[int], int], Batch]:
+    """Makes warm-up batches."""
+    return lambda indices, batch: Batch(labelled=tuple(items[i] for i in indices))
+
+
+def unlabelled_batches(
+    items: Sequence[UnlabelledPair], replay: Sequence[Transition], replay_size: int, seed: int, epoch: int
+) -> Callable[[Sequence[int], int], Batch]:
+    """Makes batches of state-only pairs, with ``replay_size`` labelled transitions beside them where asked.
+
+    Args:
+        items: state-only pairs.
+        replay: labelled transitions to draw from.
+        replay_size: labelled transitions of this rank's batch.
+        seed: of the replay's order.
+        epoch: of the run.
+    """
+    order = epoch_order(len(replay), seed + 1, epoch) if replay_size else []
+
+    def make(indices: Sequence[int], batch: int) -> Batch:
+        start = batch * replay_size
+        again = tuple(replay[order[(start + k) % len(order)]] for k in range(replay_size))
+        return Batch(labelled=again, unlabelled=tuple(items[i] for i in indices))
+
+    return make
