@@ -1,1 +1,10 @@
-"""Callbacks."""
+"""Callbacks of swirl-lightning, one a file; README.md beside this file says what each does and in which order they act."""
+
+from swirl_lightning.callbacks.benchmark_evaluation import BenchmarkEvaluation
+from swirl_lightning.callbacks.export_models import ExportModels
+from swirl_lightning.callbacks.latent_action_health import LatentActionHealth
+from swirl_lightning.callbacks.phase_freezing import PhaseFreezing
+from swirl_lightning.callbacks.rollout_sampler import RolloutSampler
+from swirl_lightning.callbacks.run_checkpoint import RunCheckpoint
+
+__all__ = ["BenchmarkEvaluation", "ExportModels", "LatentActionHealth", "PhaseFreezing", "RolloutSampler", "RunCheckpoint"]

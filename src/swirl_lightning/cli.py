@@ -83,13 +83,10 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             if self._get(self.config, "trainer.logger") in (None, True):
                 kwargs.setdefault("logger", TensorBoardLogger(str(run_dir), name="", version=""))
             trainer = super().instantiate_trainer(**kwargs)
-            kinds = {type(callback) for callback in trainer.callbacks}
-            if PhaseFreezing not in kinds:
-                trainer.callbacks.insert(0, PhaseFreezing())
+            for own in (PhaseFreezing, RunCheckpoint):
+                if not any(isinstance(callback, own) for callback in trainer.callbacks):
+                    trainer.callbacks.insert(0 if own is PhaseFreezing else len(trainer.callbacks), own())
             return trainer
-
-        def _get_defaults(self) -> list[Any]:
-            return [PhaseFreezing(), RunCheckpoint()]
 
     assert swirl_lightning.data
     return SwirlCLI(
@@ -98,7 +95,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"plugins": [AtomicCheckpointIO()]},
+        trainer_defaults={"plugins": [AtomicCheckpointIO()], "enable_checkpointing": False},
         args=list(arguments),
     )
 

@@ -168,6 +168,12 @@ class SwirlModule(L.LightningModule):
         roles = [Role.FWM] if self.warmup == "joint" else list(Role)
         return list({id(p): p for role in roles for p in self.world_model.role_parameters(role)}.values())
 
+    def phase_parameters(self) -> list[nn.Parameter]:
+        """Parameters that the current phase trains."""
+        if self.phase is Phase.WARMUP:
+            return self.warmup_parameters()
+        return self.world_model.role_parameters(Role.FWM if self.phase is Phase.PSEUDO else Role(self.phase.value))
+
     @property
     def run_seed(self) -> int:
         """Seed of rollouts: ``seed``, or what ``seed_everything`` was given."""

@@ -1,1 +1,1 @@
-"""commands."""
+"""Commands of ``swirl`` besides fit, validate, test and predict: one module each, with ``main(argv) -> int``."""

@@ -1,0 +1,138 @@
+"""Held-out measures of both roles after the warm-up and after every phase."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+from swirl_lightning.benchmarks import run_benchmark, standard_decodings
+from swirl_lightning.module import SwirlModule
+from swirl_lightning.types import Phase, Transition
+
+METRICS = "metrics.jsonl"
+
+
+class BenchmarkEvaluation(Callback):
+    """Evaluates greedily and as the paper samples, logs ``val/fwm_exact_match_greedy`` and the like, and appends a line an
+    evaluation to ``metrics.jsonl`` in the run folder.
+
+    Evaluates before the first batch of a run without warm-up, after the last warm-up epoch, and after every later epoch.
+
+    Args:
+        splits: which splits, of ``val`` and ``test``. Choose settings on ``val``; ``test`` is for tables.
+        best_of: N of best-of-N verification by IDM score, for the models that the phases start from.
+        limit: evaluate at most so many transitions of a split.
+        batch_size: transitions a batch.
+        character_bleu: add StableToolBench's BLEU.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[str] = ("val",),
+        best_of: Sequence[int] = (),
+        limit: int | None = None,
+        batch_size: int = 64,
+        character_bleu: bool = False,
+    ) -> None:
+        if unknown := set(splits) - {"val", "test"}:
+            raise ValueError(f"BenchmarkEvaluation.splits: {unknown.pop()!r} is not val or test")
+        self.splits, self.best_of, self.limit = tuple(splits), tuple(best_of), limit
+        self.batch_size, self.character_bleu = batch_size, character_bleu
+        self._started = time.time()
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SwirlModule)
+        self._started = time.time()
+        if pl_module.schedule.warmup_epochs == 0 and trainer.global_step == 0:
+            self._evaluate_all(trainer, pl_module, "start", self.best_of)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SwirlModule)
+        schedule, epoch = pl_module.schedule, trainer.current_epoch
+        if pl_module.phase is not Phase.WARMUP:
+            self._evaluate_all(trainer, pl_module, schedule.label(epoch), ())
+        elif epoch + 1 >= schedule.warmup_epochs:
+            self._evaluate_all(trainer, pl_module, "warmup", self.best_of)
+
+    @override
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SwirlModule)
+        self._evaluate(trainer, pl_module, "test", "test", self.best_of)
+
+    def _evaluate_all(self, trainer: L.Trainer, module: SwirlModule, label: str, best_of: Sequence[int]) -> None:
+        for split in self.splits:
+            self._evaluate(trainer, module, split, label, best_of)
+
+    def _evaluate(
+        self, trainer: L.Trainer, module: SwirlModule, split: str, label: str, best_of: Sequence[int]
+    ) -> None:
+        transitions: Sequence[Transition] = getattr(trainer.datamodule, split)[: self.limit]  # type: ignore[attr-defined]
+        began, rows = time.time(), []
+        for name, decoding in standard_decodings(module.inference).items():
+            measures = run_benchmark(
+                module.inference,
+                transitions,
+                decoding=decoding,
+                best_of=best_of if name == "sampled" else (),
+                seed=module.run_seed,
+                batch_size=self.batch_size,
+                character_bleu=self.character_bleu,
+                rank=trainer.global_rank,
+                world_size=trainer.world_size,
+                progress=trainer.progress_bar_callback is not None,
+            ).measures
+            rows.append({"decoding": name, **measures})
+        if not trainer.is_global_zero:
+            return
+        place = {
+            "label": label,
+            "split": split,
+            "phase": module.phase.value,
+            "iteration": module.iteration,
+            "epoch": trainer.current_epoch,
+            "global_step": trainer.global_step,
+            "transitions": len(transitions),
+        }
+        spent = {"seconds": time.time() - began, "elapsed": time.time() - self._started}
+        for row in rows:
+            append_row(Path(trainer.default_root_dir) / METRICS, {**place, **row, **spent}, ("label", "split", "decoding"))
+            for logger in trainer.loggers:
+                logger.log_metrics(_scalars(split, row), step=trainer.global_step)
+        shown = {role: rows[0][role]["exact_match"] for role in ("fwm", "idm")}  # type: ignore[index]
+        rank_zero_info(f"{label} ({split}, greedy): exact match FWM {shown['fwm']:.3f}, IDM {shown['idm']:.3f}")
+
+
+def _scalars(split: str, row: Mapping[str, Any]) -> dict[str, float]:
+    """Measures named for TensorBoard: ``val/fwm_exact_match_greedy``."""
+    return {
+        f"{split}/{name}_{measure}_{row['decoding']}": value
+        for name, measures in row.items()
+        if isinstance(measures, Mapping)
+        for measure, value in measures.items()
+    }
+
+
+def append_row(path: Path, row: Mapping[str, Any], key: Sequence[str]) -> None:
+    """Appends a JSON line, atomically; a line with the same key fields, from before a crash, is replaced."""
+    lines: list[str] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            old = json.loads(line)
+            if any(old.get(field) != row.get(field) for field in key):
+                lines.append(line)
+    lines.append(json.dumps(row, default=float))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

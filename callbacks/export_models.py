@@ -1,0 +1,50 @@
+"""Hugging Face folders of both roles, written as the run goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from swirl_lightning.module import SwirlModule
+from swirl_lightning.types import Phase, Role
+from swirl_lightning.world_model.export import export_role
+
+
+class ExportModels(Callback):
+    """Writes ``export/<label>/{fwm,idm}`` in the run folder, loadable by ``transformers`` as they are.
+
+    Args:
+        warmup: after the warm-up (label ``warmup``), the starting point of other methods.
+        phases: after every SWIRL phase.
+        last: at the end of the run (label ``last``).
+    """
+
+    def __init__(self, warmup: bool = True, phases: bool = False, last: bool = True) -> None:
+        self.warmup = warmup
+        self.phases = phases
+        self.last = last
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SwirlModule)
+        epoch = trainer.current_epoch
+        if pl_module.phase is Phase.WARMUP:
+            if self.warmup and epoch + 1 >= pl_module.schedule.warmup_epochs:
+                self._export(trainer, pl_module, "warmup")
+        elif self.phases:
+            self._export(trainer, pl_module, pl_module.schedule.label(epoch))
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SwirlModule)
+        if self.last:
+            self._export(trainer, pl_module, "last")
+
+    @staticmethod
+    def _export(trainer: L.Trainer, module: SwirlModule, label: str) -> None:
+        if trainer.is_global_zero:
+            for role in Role:
+                export_role(module.inference, role, Path(trainer.default_root_dir) / "export" / label / role.value)

@@ -1,0 +1,86 @@
+"""What the models say, to be read: states, inferred actions and a group's samples with reward and advantage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from typing_extensions import override
+
+from swirl_lightning.benchmarks import show_state
+from swirl_lightning.module import SwirlModule
+from swirl_lightning.types import Experience
+
+
+class RolloutSampler(Callback):
+    """Writes groups of rollouts to TensorBoard (text) and to ``samples.jsonl`` in the run folder.
+
+    Args:
+        every_n_batches: how often.
+        groups: groups per report.
+        members: members shown per group, best rewards first.
+    """
+
+    def __init__(self, every_n_batches: int = 50, groups: int = 2, members: int = 8) -> None:
+        if min(every_n_batches, groups, members) < 1:
+            raise ValueError("RolloutSampler: every_n_batches, groups and members must be at least 1")
+        self.every_n_batches = every_n_batches
+        self.groups = groups
+        self.members = members
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, SwirlModule)
+        experience, pl_module.last_experience = pl_module.last_experience, None
+        if experience is None or batch_idx % self.every_n_batches or not trainer.is_global_zero:
+            return
+        records = [self._record(experience, b) for b in range(min(self.groups, len(experience.pairs)))]
+        path = Path(trainer.default_root_dir) / "samples.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place = {"epoch": trainer.current_epoch, "batch": batch_idx, "phase": pl_module.phase.value}
+        with path.open("a", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps({**place, **record}) + "\n")
+        text = "\n\n---\n\n".join(as_markdown(record) for record in records)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text(f"samples/{pl_module.phase.value}", text, trainer.global_step)
+
+    def _record(self, experience: Experience, b: int) -> dict[str, Any]:
+        pair = experience.pairs[b]
+        order = experience.rewards[b].argsort(descending=True)[: self.members].tolist()
+        return {
+            "episode": pair.episode,
+            "step": pair.step,
+            "context": pair.context,
+            "state": show_state(pair.state),
+            "inferred_action": experience.actions[b] if experience.actions else None,
+            "next_state": show_state(pair.next_state),
+            "members": [
+                {
+                    "sample": show_state(experience.samples[b][k]),
+                    "reward": round(float(experience.rewards[b, k]), 4),
+                    "advantage": round(float(experience.advantages[b, k]), 4),
+                    "finished": bool(experience.trajectory.finished[b, k]),
+                }
+                for k in order
+            ],
+        }
+
+
+def as_markdown(record: dict[str, Any]) -> str:
+    """One group as a Markdown table."""
+    lines = [f"**state** `{record['state']}`", ""]
+    if record["inferred_action"] is not None:
+        lines += [f"**inferred action** `{record['inferred_action']}`", ""]
+    lines += [f"**true next state** `{record['next_state']}`", "", "| reward | advantage | sample |", "|---|---|---|"]
+    for member in record["members"]:
+        sample = member["sample"].replace("|", "\\|").replace("\n", " ⏎ ")
+        lines.append(f"| {member['reward']:.3f} | {member['advantage']:+.2f} | `{sample}` |")
+    return "\n".join(lines)

@@ -1,0 +1,170 @@
+"""``swirl study``: the paper's comparison on one world, methods x seeds, as one report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser
+from tqdm import tqdm
+
+from swirl_lightning.commands.report import build_report, write_report
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row family of the study: a ``swirl fit`` that starts from the warm-up's models.
+
+    Attributes:
+        name: name in the table.
+        overrides: options of ``swirl fit``, e.g. ``{model.init_args.schedule.order: [fwm]}``.
+        start: ``warmup`` begins from the seed's SFT models; ``scratch`` runs the base configuration from the beginning.
+        per_iteration: a row after every iteration instead of one after the last.
+    """
+
+    name: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    start: Literal["warmup", "scratch"] = "warmup"
+    per_iteration: bool = False
+
+
+@dataclass
+class Study:
+    """A study: what to run and where.
+
+    Attributes:
+        base: configuration of ``swirl fit`` that all methods share; its warm-up makes the SFT models.
+        out: folder of the study.
+        methods: what to compare.
+        seeds: one warm-up and one run of every method each.
+        warmup_overrides: options of the warm-up runs only.
+        overrides: options of all runs.
+        warmup_run: use the warm-up of an existing run instead of training one (single seed).
+        workers: runs at a time, each with ``threads`` CPU threads.
+        threads: CPU threads per run.
+        split: split that the report is about.
+        title: first line of the report.
+    """
+
+    base: Path
+    out: Path
+    methods: list[Method]
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    warmup_overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    warmup_run: Path | None = None
+    workers: int = 1
+    threads: int = 1
+    split: str = "test"
+    title: str = "Study"
+
+    def __post_init__(self) -> None:
+        """Check the study before anything runs.
+
+        Raises:
+            FileNotFoundError: if the base configuration is missing.
+            ValueError: if there is nothing to do, or names repeat.
+        """
+        if not self.base.is_file():
+            raise FileNotFoundError(f"study: base configuration {self.base} does not exist")
+        if not self.seeds:
+            raise ValueError("study: seeds is empty")
+        names = [method.name for method in self.methods]
+        if len(set(names)) != len(names):
+            raise ValueError(f"study: method names repeat: {sorted(names)}")
+        if self.warmup_run is not None and len(self.seeds) > 1:
+            raise ValueError("study: warmup_run holds one seed's models; give one seed")
+
+    # ------------------------------------------------------------------ running
+
+    def run(self) -> dict[str, Any]:
+        """Runs what is not finished yet, then writes ``report.json`` and ``report.md``."""
+        started = time.time()
+        total = len(self.seeds) * len(self.methods) + (len(self.seeds) if self.warmup_run is None else 0)
+        with tqdm(total=total, desc="study", unit="run") as bar, ThreadPoolExecutor(self.workers) as pool:
+            if self.warmup_run is None:
+                list(pool.map(lambda seed: self._cell(seed, None, bar), self.seeds))
+            cells = [(seed, method) for seed in self.seeds for method in self.methods]
+            list(pool.map(lambda cell: self._cell(*cell, bar), cells))
+        report = build_report(self, seconds=time.time() - started)
+        write_report(report, self.out, self.title)
+        return report
+
+    def folder(self, seed: int, method: Method | None) -> Path:
+        """Run folder of a cell; ``None`` is the warm-up."""
+        if method is None and self.warmup_run is not None:
+            return self.warmup_run
+        return self.out / f"seed-{seed}" / ("warmup" if method is None else method.name)
+
+    def _cell(self, seed: int, method: Method | None, bar: Any) -> None:
+        folder = self.folder(seed, method)
+        options = self._options(seed, method)
+        done = folder / "done.json"
+        wanted = json.loads(json.dumps(options, default=str))
+        if done.is_file() and json.loads(done.read_text()) == wanted:
+            bar.update(1)
+            return
+        command = [sys.executable, "-m", "swirl_lightning", "fit", "--config", str(self.base)]
+        command += [f"--{key}={_as_argument(value)}" for key, value in options.items()]
+        if (folder / "checkpoints" / "last.ckpt").is_file() and (folder / "options.json").is_file():
+            if json.loads((folder / "options.json").read_text()) == wanted:
+                command += ["--ckpt_path", "last"]  # an interrupted cell goes on where it was
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "options.json").write_text(json.dumps(options, default=str))
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+        if status:
+            tail = "\n".join((folder / "log.txt").read_text(errors="replace").splitlines()[-15:])
+            raise RuntimeError(f"study: {folder} failed with status {status}; the end of its log.txt:\n{tail}")
+        done.write_text(json.dumps(options, default=str))
+        bar.update(1)
+
+    def _options(self, seed: int, method: Method | None) -> dict[str, Any]:
+        options: dict[str, Any] = {"run_dir": str(self.folder(seed, method)), "seed_everything": seed, **self.overrides}
+        options["trainer.enable_progress_bar"] = False
+        if method is None:
+            options["model.init_args.schedule.iterations"] = 0
+            return {**options, **self.warmup_overrides}
+        if method.start == "warmup":
+            models = self.folder(seed, None) / "export" / "warmup"
+            options["model.init_args.schedule.warmup_epochs"] = 0
+            options["model.init_args.world_model.init_args.model"] = str(models / "fwm")
+        return {**options, **method.overrides}
+
+
+def _as_argument(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+
+
+def study(config: Study) -> None:
+    """Run a study; finished runs are kept, interrupted ones go on.
+
+    Args:
+        config: the study.
+    """
+    report = config.run()
+    print((config.out / "report.md").read_text(encoding="utf-8"))
+    print(f"{len(report['rows'])} rows in {config.out}/report.json")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    parser = ArgumentParser(prog="swirl study", description="Run the paper's comparison: methods x seeds, one report.")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML of the study")
+    parser.add_class_arguments(Study, None)
+    values = vars(parser.instantiate_classes(parser.parse_args(list(argv))))
+    values.pop("config", None)
+    study(Study(**values))
+    return 0
