@@ -7,4 +7,11 @@ from swirl_lightning.callbacks.phase_freezing import PhaseFreezing
 from swirl_lightning.callbacks.rollout_sampler import RolloutSampler
 from swirl_lightning.callbacks.run_checkpoint import RunCheckpoint
 
-__all__ = ["BenchmarkEvaluation", "ExportModels", "LatentActionHealth", "PhaseFreezing", "RolloutSampler", "RunCheckpoint"]
+__all__ = [
+    "BenchmarkEvaluation",
+    "ExportModels",
+    "LatentActionHealth",
+    "PhaseFreezing",
+    "RolloutSampler",
+    "RunCheckpoint",
+]

@@ -106,7 +106,9 @@ class BenchmarkEvaluation(Callback):
         }
         spent = {"seconds": time.time() - began, "elapsed": time.time() - self._started}
         for row in rows:
-            append_row(Path(trainer.default_root_dir) / METRICS, {**place, **row, **spent}, ("label", "split", "decoding"))
+            append_row(
+                Path(trainer.default_root_dir) / METRICS, {**place, **row, **spent}, ("label", "split", "decoding")
+            )
             for logger in trainer.loggers:
                 logger.log_metrics(_scalars(split, row), step=trainer.global_step)
         shown = {role: rows[0][role]["exact_match"] for role in ("fwm", "idm")}  # type: ignore[index]

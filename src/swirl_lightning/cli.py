@@ -63,7 +63,10 @@ def run_trainer(arguments: Sequence[str]) -> Any:
 
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_argument(
-                "--run_dir", type=str, default="runs/default", help="folder of checkpoints, metrics, samples, TensorBoard"
+                "--run_dir",
+                type=str,
+                default="runs/default",
+                help="folder of checkpoints, metrics, samples, TensorBoard",
             )
             parser.set_defaults(
                 {"trainer.reload_dataloaders_every_n_epochs": 1, "trainer.use_distributed_sampler": False}

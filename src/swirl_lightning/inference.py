@@ -12,7 +12,16 @@ from swirl_lightning.codecs.base import Codec, TokenConstraint
 from swirl_lightning.prompts import PromptBuilder
 from swirl_lightning.rollout.base import RolloutEngine
 from swirl_lightning.rollout.sampler import TransformersEngine
-from swirl_lightning.types import Role, SamplingParams, ScoredRow, State, TokenScores, Trajectory, Transition, UnlabelledPair
+from swirl_lightning.types import (
+    Role,
+    SamplingParams,
+    ScoredRow,
+    State,
+    TokenScores,
+    Trajectory,
+    Transition,
+    UnlabelledPair,
+)
 from swirl_lightning.world_model.pair import WorldModel
 from swirl_lightning.world_model.scorer import CausalScorer
 

@@ -204,9 +204,6 @@ class SwirlModule(L.LightningModule):
         if phase is Phase.WARMUP:
             if self.warmup == "joint" and epoch == 0:
                 self.world_model.start_joint_warmup()
-        else:
-            self.world_model.end_joint_warmup()
-            self._raw_optimizer(_WARMUP).state.clear()  # moments of a finished phase are dead weight
         if phase in (Phase.FWM, Phase.IDM) and self._takes_snapshot(epoch):
             self.world_model.snapshot(Role(phase.value))
         scheduler = self.lr_schedulers()[self._optimizer_index(phase)]  # type: ignore[index]
@@ -214,6 +211,12 @@ class SwirlModule(L.LightningModule):
         if isinstance(scheduler, PhaseLR) and (phase is not Phase.WARMUP or first_warmup):
             epochs = self.schedule.warmup_epochs if phase is Phase.WARMUP else 1
             scheduler.start(int(self.trainer.num_training_batches) * epochs)
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        if self.phase is Phase.WARMUP and self.current_epoch + 1 >= self.schedule.warmup_epochs:
+            self.world_model.end_joint_warmup()
+            self._raw_optimizer(_WARMUP).state.clear()  # moments of a finished phase are dead weight
 
     def _takes_snapshot(self, epoch: int) -> bool:
         """The reference is the policy as it stood when the iteration began.
@@ -400,7 +403,9 @@ class SwirlModule(L.LightningModule):
     def _log_values(self, phase: Phase, values: dict[str, float], size: int) -> None:
         self.log_dict({f"{phase.value}/{name}": value for name, value in values.items()}, batch_size=size)
         bar = {name: values[name] for name in ("reward", "kl", "nll") if name in values}
-        self.log_dict({f"bar/{name}": value for name, value in bar.items()}, prog_bar=True, logger=False, batch_size=size)
+        self.log_dict(
+            {f"bar/{name}": value for name, value in bar.items()}, prog_bar=True, logger=False, batch_size=size
+        )
 
     def _nonfinite(self, what: str, value: float) -> None:
         place = f"phase {self.phase.value}, epoch {self.current_epoch}, step {self.global_step}"

@@ -10,8 +10,8 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from swirl_lightning.commands.loading import inference_from_folders
-from swirl_lightning.data.reader import read_transitions
-from swirl_lightning.types import Role, State, UnlabelledPair, seeded_generator
+from swirl_lightning.data.reader import read_transitions, unlabelled
+from swirl_lightning.types import Role, State, UnlabelledPair
 
 
 def imagine(
@@ -50,9 +50,10 @@ def imagine(
     inference = inference_from_folders(fwm, idm)
     truth: list[State] = []
     if demonstration is not None:
-        pairs = [t.without_action() for t in read_transitions(demonstration, columns or {}, require_action=False)]
+        pairs = [unlabelled(row) for row in read_transitions(demonstration, columns)]
         pairs = [pair for pair in pairs if pair.episode == pairs[0].episode]
-        actions, _ = inference.infer_actions(pairs, inference.greedy(Role.IDM))
+        greedy = replace(inference.sampling[Role.IDM], temperature=0.0)
+        actions = [drawn[0] for drawn in inference.infer_actions(pairs, params=greedy)]
         truth = [pair.next_state for pair in pairs]
         state = state if state is not None else str(pairs[0].state)
         context = context or pairs[0].context
@@ -64,8 +65,8 @@ def imagine(
     steps = [{"step": 0, "action": None, "state": str(current)}]
     print(f"   0  {current}")
     for i, action in enumerate(actions):
-        here = UnlabelledPair(current, "", context)
-        current = inference.predict_states([here], [action], params, seeded_generator(seed, i))[0]
+        here = UnlabelledPair(current, "", context, step=i)
+        current = inference.predict_states([here], [action], params=params, seed=seed)[0][0]
         agrees = f"   (as observed: {current == truth[i]})" if truth else ""
         print(f"{'':6}{action}\n{i + 1:4}  {current}{agrees}")
         steps.append({"step": i + 1, "action": action, "state": str(current)})

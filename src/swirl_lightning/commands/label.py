@@ -11,8 +11,8 @@ from jsonargparse import auto_cli
 from tqdm import tqdm
 
 from swirl_lightning.commands.loading import inference_from_folders
-from swirl_lightning.data.reader import read_transitions
-from swirl_lightning.types import Role, seeded_generator
+from swirl_lightning.data.reader import read_transitions, unlabelled
+from swirl_lightning.types import Role
 
 
 def label(
@@ -38,22 +38,20 @@ def label(
         seed: seed of sampling.
     """
     inference = inference_from_folders(None, idm)
-    pairs = [row.without_action() for row in read_transitions(file, columns or {}, require_action=False)]
+    pairs = [unlabelled(row) for row in read_transitions(file, columns)]
     params = replace(inference.sampling[Role.IDM], temperature=temperature)
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = 0
     with out.open("w", encoding="utf-8") as handle, tqdm(total=len(pairs), desc="label", unit="pair") as bar:
         for begin in range(0, len(pairs), batch_size):
             part = pairs[begin : begin + batch_size]
-            actions, trajectory = inference.infer_actions(part, params, seeded_generator(seed, begin))
-            logprobs = (trajectory.logprobs * trajectory.mask).sum((1, 2)).tolist()
-            unfinished += int((~trajectory.finished).sum())
+            actions = [drawn[0] for drawn in inference.infer_actions(part, params=params, seed=seed)]
+            logprobs = inference.score_actions(part, actions).logprobs.sum(-1).tolist()
             for pair, action, logprob in zip(part, actions, logprobs, strict=True):
                 row = {"state": pair.state, "next_state": pair.next_state, "context": pair.context}
                 row |= {"episode": pair.episode, "step": pair.step, "action": action, "action_logprob": logprob}
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
             bar.update(len(part))
-    print(f"{len(pairs)} actions in {out}" + (f"; {unfinished} were cut at max_new_tokens" if unfinished else ""))
+    print(f"{len(pairs)} actions in {out}")
 
 
 def main(argv: Sequence[str]) -> int:

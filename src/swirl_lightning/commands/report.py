@@ -6,19 +6,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from swirl_lightning.metrics.intervals import mean_interval, relative_gain
+from swirl_lightning.metrics import mean_interval, relative_gain
 
-if TYPE_CHECKING:
-    from swirl_lightning.commands.study import Study
-
-Measures = dict[str, dict[str, float]]  # role -> measure -> value
+Measures = dict[str, dict[str, float]]  # role -> measure -> value; sampled decoding with the prefix "sampled/"
 _PHASE_LABEL = re.compile(r"^swirl-(\d+)-(\w+)$")
+MAIN = ("fwm", "exact_match")
 SHOWN = {  # column title: (role, measure)
-    "FWM exact": ("fwm", "exact_match"),
+    "FWM exact": MAIN,
     "FWM exact, sampled": ("fwm", "sampled/exact_match"),
-    "FWM token acc.": ("fwm", "token_accuracy"),
+    "FWM changed acc.": ("fwm", "changed_accuracy"),
     "FWM log P": ("fwm", "logprob"),
     "IDM exact": ("idm", "exact_match"),
     "IDM exact, sampled": ("idm", "sampled/exact_match"),
@@ -36,7 +34,8 @@ def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) ->
         per_iteration: a row after every iteration (``name-k``) instead of one after the last.
 
     Returns:
-        Row name to measures: ``sft`` and ``best-of-N`` from the warm-up, ``name-k`` or ``name`` from the phases.
+        Row name to measures: ``copy``, ``sft`` and ``best-of-N`` from the models that the phases start from, ``name-k`` or
+        ``name`` from the phases.
 
     Raises:
         FileNotFoundError: if the run has no metrics.
@@ -44,81 +43,55 @@ def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) ->
     """
     path = folder / "metrics.jsonl"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the run needs the callback BenchmarkEvaluation, and to have finished a phase")
+        raise FileNotFoundError(
+            f"{path} is missing: the run needs the callback BenchmarkEvaluation and a finished phase"
+        )
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     records = [record for record in records if record["split"] == split]
     if not records:
-        raise ValueError(f"{path} has no evaluation on split {split!r}")
+        raise ValueError(f"{path} has no evaluation on split {split!r}; BenchmarkEvaluation.splits says which are made")
     rows: dict[str, Measures] = {}
     for record in records:
+        prefix = "" if record["decoding"] == "greedy" else f"{record['decoding']}/"
         if record["label"] in ("warmup", "start"):
-            rows["sft"] = _measures(record)
-            rows.update(_verification_rows(record))
+            _merge(rows, "sft", record, prefix)
+            if not prefix:
+                rows["copy"] = {"fwm": record["copy"], "idm": {}}
+            for key in (key for key in record if key.startswith("best_of_")):
+                _merge(rows, key.replace("_", "-"), {"fwm": record[key]}, prefix)
         elif match := _PHASE_LABEL.match(record["label"]):
-            rows[f"{name}-{match[1]}" if per_iteration else name] = _measures(record)  # later phases replace earlier ones
+            _merge(
+                rows, f"{name}-{match[1]}" if per_iteration else name, record, prefix
+            )  # later phases replace earlier
     return rows
 
 
-def _measures(record: Mapping[str, Any]) -> Measures:
-    return {role: {k: v for k, v in record[role].items() if not k.startswith("best_of_")} for role in ("fwm", "idm")}
-
-
-def _verification_rows(record: Mapping[str, Any]) -> dict[str, Measures]:
-    rows: dict[str, Measures] = {}
-    for key, value in record["fwm"].items():
-        if match := re.match(r"best_of_(\d+)/(.+)", key):
-            rows.setdefault(f"best-of-{match[1]}", {"fwm": {}, "idm": {}})["fwm"][match[2]] = value
-    return rows
+def _merge(rows: dict[str, Measures], name: str, record: Mapping[str, Any], prefix: str) -> None:
+    row = rows.setdefault(name, {"fwm": {}, "idm": {}})
+    for role, values in row.items():
+        values.update({prefix + measure: value for measure, value in record.get(role, {}).items()})
 
 
 def summarise(name: str, per_seed: Sequence[Measures], sft: Sequence[Measures] | None) -> dict[str, Any]:
-    """One row: means, 95 % intervals over seeds where there are at least two, and the paired gain over SFT."""
+    """One row: means, 95 % intervals over seeds where there are at least two, and the gain over SFT, paired by seed."""
     row: dict[str, Any] = {"method": name, "seeds": len(per_seed)}
     for role in ("fwm", "idm"):
-        measures = per_seed[0][role]
-        row[role] = {m: sum(s[role][m] for s in per_seed) / len(per_seed) for m in measures}
+        measures = set.intersection(*(set(measures[role]) for measures in per_seed))
+        row[role] = {m: sum(s[role][m] for s in per_seed) / len(per_seed) for m in sorted(measures)}
         if len(per_seed) > 1:
-            row[f"{role}_interval"] = {m: list(mean_interval([s[role][m] for s in per_seed])[1:]) for m in measures}
-    main = ("fwm", "exact_match")
-    if sft is not None and len(sft) == len(per_seed) and main[1] in per_seed[0][main[0]]:
-        ours = [s[main[0]][main[1]] for s in per_seed]
-        base = [s[main[0]][main[1]] for s in sft]
-        if len(ours) > 1:
-            row["fwm_gain"] = list(relative_gain(ours, base))
-        elif base[0] > 0:
-            row["fwm_gain"] = [ours[0] / base[0] - 1]
+            row[f"{role}_interval"] = {m: list(mean_interval([s[role][m] for s in per_seed])[1:]) for m in row[role]}
+    for suffix, measure in (("", MAIN[1]), ("_sampled", f"sampled/{MAIN[1]}")):
+        if sft is not None and len(sft) == len(per_seed) and measure in row[MAIN[0]]:
+            ours, base = ([s[MAIN[0]][measure] for s in rows] for rows in (per_seed, sft))
+            if len(ours) > 1:
+                row[f"fwm_gain{suffix}"] = list(relative_gain(ours, base))
+            elif base[0] > 0:
+                row[f"fwm_gain{suffix}"] = [ours[0] / base[0] - 1]
     return row
 
 
-def build_report(study: Study, seconds: float) -> dict[str, Any]:
-    """Collects all cells of a study into rows."""
-    collected: dict[str, dict[int, Measures]] = {}
-    costs: dict[str, list[float]] = {}
-    for seed in study.seeds:
-        cells = [(study.folder(seed, None), "swirl", True)]
-        cells += [(study.folder(seed, m), m.name, m.per_iteration) for m in study.methods]
-        for i, (folder, name, per_iteration) in enumerate(cells):
-            for row, measures in run_rows(folder, name, study.split, per_iteration).items():
-                if i == 0 or row not in ("sft",) and not row.startswith("best-of-"):
-                    collected.setdefault(row, {})[seed] = measures
-            costs.setdefault(name if i else "warmup", []).append(run_seconds(folder))
-    sft = collected["sft"]
-    rows = [
-        summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)])
-        for name, by_seed in collected.items()
-    ]
-    return {
-        "rows": rows,
-        "seconds": seconds,
-        "seconds_per_run": {name: sum(v) / len(v) for name, v in costs.items()},
-        "seeds": study.seeds,
-        "split": study.split,
-        "config": str(study.base),
-    }
-
-
 def run_seconds(folder: Path) -> float:
-    """Wall time of a run's training, as its metrics file says; 0 when unknown."""
+    """Wall time of a run up to its last evaluation; 0 when unknown."""
     path = folder / "metrics.jsonl"
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     return max((float(record.get("elapsed", 0.0)) for record in records), default=0.0)
@@ -126,7 +99,7 @@ def run_seconds(folder: Path) -> float:
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table, with ``±`` half-widths of 95 % intervals where there are several seeds."""
-    header = ["method", *SHOWN, "FWM gain over SFT"]
+    header = ["method", *SHOWN, "FWM gain over SFT", "gain, sampled"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for row in rows:
         cells = [row["method"]]
@@ -135,13 +108,15 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             interval = row.get(f"{role}_interval", {}).get(measure)
             half = f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else ""
             cells.append("" if value is None else f"{value:.3f}{half}")
-        gain = row.get("fwm_gain")
-        if gain is None or row["method"] == "sft":
-            cells.append("")
-        else:
-            cells.append(f"{gain[0]:+.1%}" + (f" [{gain[1]:+.1%}, {gain[2]:+.1%}]" if len(gain) == 3 else ""))
+        for suffix in ("", "_sampled"):
+            gain = None if row["method"] in ("sft", "copy") else row.get(f"fwm_gain{suffix}")
+            cells.append("" if gain is None else _percent(gain))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _percent(gain: Sequence[float]) -> str:
+    return f"{gain[0]:+.1%}" + (f" [{gain[1]:+.1%}, {gain[2]:+.1%}]" if len(gain) == 3 else "")
 
 
 def write_report(report: Mapping[str, Any], out: Path, title: str) -> None:
@@ -149,11 +124,12 @@ def write_report(report: Mapping[str, Any], out: Path, title: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=2, default=float) + "\n", encoding="utf-8")
     seeds = len(report["seeds"])
+    intervals = ", mean ± half-width of the 95 % interval over seeds (Student t)" if seeds > 1 else ""
     text = [
         f"# {title}",
         "",
-        f"Held-out episodes ({report['split']} split), {seeds} seed{'s' if seeds > 1 else ''}"
-        + (", mean ± half-width of the 95 % interval over seeds (Student t)." if seeds > 1 else "."),
+        f"Held-out episodes ({report['split']} split), {seeds} seed{'s' if seeds > 1 else ''}{intervals}. Greedy decoding "
+        "unless it says sampled (temperature 0.75, top-p 0.96).",
         "",
         as_markdown(report["rows"]),
         "",

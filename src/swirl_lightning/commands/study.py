@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
-from swirl_lightning.commands.report import build_report, write_report
+from swirl_lightning.commands.report import Measures, run_rows, run_seconds, summarise, write_report
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Method:
 
     Attributes:
         name: name in the table.
-        overrides: options of ``swirl fit``, e.g. ``{model.init_args.schedule.order: [fwm]}``.
+        overrides: options of ``swirl fit``, e.g. ``{model.schedule.order: [fwm]}``.
         start: ``warmup`` begins from the seed's SFT models; ``scratch`` runs the base configuration from the beginning.
         per_iteration: a row after every iteration instead of one after the last.
     """
@@ -48,6 +48,7 @@ class Study:
         seeds: one warm-up and one run of every method each.
         warmup_overrides: options of the warm-up runs only.
         overrides: options of all runs.
+        seed_options: options that are set to the seed.
         warmup_run: use the warm-up of an existing run instead of training one (single seed).
         workers: runs at a time, each with ``threads`` CPU threads.
         threads: CPU threads per run.
@@ -61,6 +62,7 @@ class Study:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     warmup_overrides: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
+    seed_options: list[str] = field(default_factory=lambda: ["seed_everything"])
     warmup_run: Path | None = None
     workers: int = 1
     threads: int = 1
@@ -95,7 +97,7 @@ class Study:
                 list(pool.map(lambda seed: self._cell(seed, None, bar), self.seeds))
             cells = [(seed, method) for seed in self.seeds for method in self.methods]
             list(pool.map(lambda cell: self._cell(*cell, bar), cells))
-        report = build_report(self, seconds=time.time() - started)
+        report = self._report(seconds=time.time() - started)
         write_report(report, self.out, self.title)
         return report
 
@@ -104,6 +106,32 @@ class Study:
         if method is None and self.warmup_run is not None:
             return self.warmup_run
         return self.out / f"seed-{seed}" / ("warmup" if method is None else method.name)
+
+    def _report(self, seconds: float) -> dict[str, Any]:
+        """All cells as rows; a method's own evaluation of the models it started from is the warm-up's again."""
+        collected: dict[str, dict[int, Measures]] = {}
+        costs: dict[str, list[float]] = {}
+        for seed in self.seeds:
+            cells = [(self.folder(seed, None), "swirl", True)]
+            cells += [(self.folder(seed, m), m.name, m.per_iteration) for m in self.methods]
+            for i, (folder, name, per_iteration) in enumerate(cells):
+                for row, measures in run_rows(folder, name, self.split, per_iteration).items():
+                    if i == 0 or not (row in ("sft", "copy") or row.startswith("best-of-")):
+                        collected.setdefault(row, {})[seed] = measures
+                costs.setdefault(name if i else "warmup", []).append(run_seconds(folder))
+        sft = collected["sft"]
+        rows = [
+            summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)])
+            for name, by_seed in collected.items()
+        ]
+        return {
+            "rows": rows,
+            "seconds": seconds,
+            "seconds_per_run": {name: sum(v) / len(v) for name, v in costs.items()},
+            "seeds": self.seeds,
+            "split": self.split,
+            "config": str(self.base),
+        }
 
     def _cell(self, seed: int, method: Method | None, bar: Any) -> None:
         folder = self.folder(seed, method)
@@ -122,7 +150,9 @@ class Study:
         (folder / "options.json").write_text(json.dumps(options, default=str))
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+            status = subprocess.run(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
+            ).returncode
         if status:
             tail = "\n".join((folder / "log.txt").read_text(errors="replace").splitlines()[-15:])
             raise RuntimeError(f"study: {folder} failed with status {status}; the end of its log.txt:\n{tail}")
@@ -130,15 +160,17 @@ class Study:
         bar.update(1)
 
     def _options(self, seed: int, method: Method | None) -> dict[str, Any]:
-        options: dict[str, Any] = {"run_dir": str(self.folder(seed, method)), "seed_everything": seed, **self.overrides}
-        options["trainer.enable_progress_bar"] = False
+        options: dict[str, Any] = {"run_dir": str(self.folder(seed, method)), **dict.fromkeys(self.seed_options, seed)}
+        options |= {"trainer.enable_progress_bar": False, **self.overrides}
         if method is None:
-            options["model.init_args.schedule.iterations"] = 0
+            options["model.schedule.iterations"] = 0
             return {**options, **self.warmup_overrides}
         if method.start == "warmup":
             models = self.folder(seed, None) / "export" / "warmup"
-            options["model.init_args.schedule.warmup_epochs"] = 0
-            options["model.init_args.world_model.init_args.model"] = str(models / "fwm")
+            options["model.schedule.warmup_epochs"] = 0
+            options["model.world_model.base"] = str(models / "fwm")
+            if method.overrides.get("model.world_model.storage", "separate") == "separate":
+                options["model.world_model.idm_base"] = str(models / "idm")
         return {**options, **method.overrides}
 
 

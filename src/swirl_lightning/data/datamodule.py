@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from swirl_lightning.data.loader import EpochLoader, epoch_order, labelled_batches, unlabelled_batches
-from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
+from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions, unlabelled
 from swirl_lightning.data.splits import draw, given_splits, labelled_episodes, split_episodes
 from swirl_lightning.types import Phase, Transition, UnlabelledPair
 
@@ -100,7 +100,7 @@ class TransitionDataModule(L.LightningDataModule):
             indices.sort(key=lambda row: draw(self.seed, name, episodes[row]))  # stable: whole episodes, shuffled
             del indices[self.caps[name] if self.caps[name] is not None else len(indices) :]
         self.labelled = [_labelled(table, row) for row in rows["labelled"]]
-        self.unlabelled = [_unlabelled(table, row) for row in rows["unlabelled"]]
+        self.unlabelled = [unlabelled(table[row]) for row in rows["unlabelled"]]
         self.val = [_labelled(table, row) for row in rows["val"]]
         self.test = [_labelled(table, row) for row in rows["test"]]
         self._refuse_empty(stage)
@@ -188,11 +188,6 @@ def _labelled(table: TransitionTable, row: int) -> Transition:
     return item
 
 
-def _unlabelled(table: TransitionTable, row: int) -> UnlabelledPair:
-    item = table[row]
-    return item.without_action() if isinstance(item, Transition) else item
-
-
 def _refuse_repeats(table: TransitionTable, episodes: Sequence[str]) -> None:
     seen: dict[tuple[str, int], int] = {}
     for row, key in enumerate(zip(episodes, table.column("step"), strict=True), 1):
@@ -202,5 +197,3 @@ def _refuse_repeats(table: TransitionTable, episodes: Sequence[str]) -> None:
                 "episode ids must be unique"
             )
         seen[key] = row
-
-

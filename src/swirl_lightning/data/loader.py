@@ -48,7 +48,9 @@ class EpochLoader:
         drop_last: bool = False,
     ) -> None:
         if batch_size % world_size:
-            raise ValueError(f"data: batch size {batch_size} cannot be shared by {world_size} processes; make it a multiple")
+            raise ValueError(
+                f"data: batch size {batch_size} cannot be shared by {world_size} processes; make it a multiple"
+            )
         self.size, self.batch_size, self.make, self.order = size, batch_size, make, order
         self.rank, self.world_size = rank, world_size
         self.dropped = size % batch_size if drop_last else 0

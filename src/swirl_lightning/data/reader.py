@@ -35,9 +35,7 @@ class TransitionTable(Sequence[Transition | UnlabelledPair]):
     def __getitem__(self, index: int) -> Transition | UnlabelledPair: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Transition | UnlabelledPair]: ...
-    def __getitem__(
-        self, index: int | slice
-    ) -> Transition | UnlabelledPair | Sequence[Transition | UnlabelledPair]:
+    def __getitem__(self, index: int | slice) -> Transition | UnlabelledPair | Sequence[Transition | UnlabelledPair]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         row = {name: self.table.column(name)[index].as_py() for name in self.table.column_names}
@@ -80,7 +78,9 @@ def read_transitions(path: str | Path, columns: Columns | None = None) -> Transi
 
         return _checked(load_from_disk(name).data.table, columns or {}, name)
     tables = [
-        _checked(pq.read_table(file) if file.suffix == ".parquet" else _read_jsonl(file), columns or {}, str(file)).table
+        _checked(
+            pq.read_table(file) if file.suffix == ".parquet" else _read_jsonl(file), columns or {}, str(file)
+        ).table
         for file in files
     ]
     return TransitionTable(pa.concat_tables(tables, promote_options="permissive"), name)
@@ -188,3 +188,8 @@ def _typed(field: str, column: pa.ChunkedArray, source: str) -> pa.ChunkedArray:
         row = column.is_null().to_pylist().index(True)
         raise ValueError(f"{source}, row {row + 1}: field {field!r} is missing")
     return column
+
+
+def unlabelled(row: Transition | UnlabelledPair) -> UnlabelledPair:
+    """The pair without its action, whether it had one or not."""
+    return row.without_action() if isinstance(row, Transition) else row

@@ -14,9 +14,7 @@ def draw(seed: int, purpose: str, episode: str) -> float:
     return int.from_bytes(digest) / 2**64
 
 
-def split_episodes(
-    episodes: Sequence[str], *, val_fraction: float, test_fraction: float, seed: int
-) -> dict[str, str]:
+def split_episodes(episodes: Sequence[str], *, val_fraction: float, test_fraction: float, seed: int) -> dict[str, str]:
     """Assigns every episode to ``train``, ``val`` or ``test``.
 
     Args:
@@ -38,9 +36,7 @@ def split_episodes(
     assigned = {}
     for episode in dict.fromkeys(episodes):
         at = draw(seed, "split", episode)
-        assigned[episode] = (
-            "test" if at < test_fraction else "val" if at < test_fraction + val_fraction else "train"
-        )
+        assigned[episode] = "test" if at < test_fraction else "val" if at < test_fraction + val_fraction else "train"
     return assigned
 
 

@@ -23,9 +23,7 @@ def row_noise(seeds: Sequence[int], group_size: int, steps: int) -> Tensor:
     Returns:
         float64 [B, G, T] in [0, 1), on the CPU.
     """
-    draws = [
-        torch.rand(group_size, steps, generator=seeded_generator(seed), dtype=torch.float64) for seed in seeds
-    ]
+    draws = [torch.rand(group_size, steps, generator=seeded_generator(seed), dtype=torch.float64) for seed in seeds]
     return torch.stack(draws)
 
 

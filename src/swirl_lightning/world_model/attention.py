@@ -187,9 +187,9 @@ class PackedLayout:
             mask = mask.repeat_interleave(g, dim=0)[:, None]  # [B*G, 1, T, P+T]
         else:
             same = torch.eye(g, dtype=torch.bool, device=device)[:, None, :, None] & to_own[None, :, None, :]
-            mask = torch.cat(
-                [to_prefix.repeat(1, g, 1), same.reshape(g * t, g * t).expand(b, g * t, g * t)], dim=-1
-            )[:, None]  # [B, 1, G*T, P+G*T]
+            mask = torch.cat([to_prefix.repeat(1, g, 1), same.reshape(g * t, g * t).expand(b, g * t, g * t)], dim=-1)[
+                :, None
+            ]  # [B, 1, G*T, P+G*T]
         self._masks[key] = mask
         return mask
 
@@ -200,7 +200,11 @@ def _take(flat: Tensor, index: Tensor) -> Tensor:
 
 
 def pack_layout(
-    prefix_lengths: Sequence[int], member_lengths: Sequence[Sequence[int]], device: torch.device, *, capture: bool = False
+    prefix_lengths: Sequence[int],
+    member_lengths: Sequence[Sequence[int]],
+    device: torch.device,
+    *,
+    capture: bool = False,
 ) -> PackedLayout:
     """Layout of a flat row ``[prefix_1, members of 1, prefix_2, members of 2, ...]``.
 

@@ -17,7 +17,9 @@ def resolve_dtype(dtype: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
 
-def load_causal_lm(base: str, *, dtype: str = "auto", trust_remote_code: bool = False, seed: int = 0) -> PreTrainedModel:
+def load_causal_lm(
+    base: str, *, dtype: str = "auto", trust_remote_code: bool = False, seed: int = 0
+) -> PreTrainedModel:
     """Loads a causal LM, or initialises one at random where a local folder holds no weights.
 
     Args:

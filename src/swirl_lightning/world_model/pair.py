@@ -105,9 +105,7 @@ class WorldModel(nn.Module):
 
     def _load(self, base: str) -> PreTrainedModel:
         config = self.config
-        model = load_causal_lm(
-            base, dtype=config.dtype, trust_remote_code=config.trust_remote_code, seed=config.seed
-        )
+        model = load_causal_lm(base, dtype=config.dtype, trust_remote_code=config.trust_remote_code, seed=config.seed)
         prefer_shared_prefix(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
