@@ -37,6 +37,8 @@ PARAPHRASES = {
     "open": ("open", "pull open"),
     "close": ("close", "shut"),
     "unlock": ("unlock", "use the key on"),
+    "turn": ("turn to", "rotate to", "face"),
+    "move": ("move", "go", "step"),
 }
 
 
@@ -50,6 +52,9 @@ class MiniGridRecorder:
         max_steps: simulator steps of an episode.
         seed: of worlds and policy; episode k of a seed is always the same.
         interact: probability of acting on an object that the agent faces.
+        put_down: probability of dropping what is carried onto a free cell ahead.
+        headings: how movements are named: ``relative`` to the agent (``turn left``, ``move forward``) or by ``compass``
+            (``turn north``, ``move east``).
         no_ops: steps that change nothing: ``drop`` (counted in the manifest; no IDM can name them) or ``keep``.
         wording: ``plain``, or ``varied`` for one of several paraphrases, which makes the wording of actions ambiguous.
         slip: probability that the simulator executes a random movement instead of the recorded action.
@@ -60,6 +65,8 @@ class MiniGridRecorder:
     max_steps: int = 40
     seed: int = 0
     interact: float = 0.85
+    put_down: float = 0.3
+    headings: Literal["relative", "compass"] = "relative"
     no_ops: Literal["drop", "keep"] = "drop"
     wording: Literal["plain", "varied"] = "plain"
     slip: float = 0.0
@@ -73,8 +80,9 @@ class MiniGridRecorder:
         """
         if not self.env_ids or self.n_episodes < 1 or self.max_steps < 1:
             raise ValueError("minigrid: env_ids, n_episodes and max_steps must name at least one each")
-        if not (0 <= self.slip <= 1 and 0 <= self.interact <= 1):
-            raise ValueError(f"minigrid: slip and interact are probabilities, got {self.slip} and {self.interact}")
+        for name in ("slip", "interact", "put_down"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"minigrid: {name} is a probability, got {getattr(self, name)}")
 
     def episodes(self) -> int:
         """Number of episodes that ``record`` yields."""
@@ -89,6 +97,9 @@ class MiniGridRecorder:
             "episodes": self.n_episodes,
             "max_steps": self.max_steps,
             "seed": self.seed,
+            "interact": self.interact,
+            "put_down": self.put_down,
+            "headings": self.headings,
             "wording": self.wording,
             "slip": self.slip,
             "no_ops": self.no_ops,
@@ -111,7 +122,7 @@ class MiniGridRecorder:
         kept: list[Transition] = []
         for step in range(self.max_steps):
             action = self._choose(env, rng)
-            before, phrase = describe(env), self._word(action_phrase(env, action), rng)
+            before, phrase = describe(env), self._word(action_phrase(env, action, self.headings), rng)
             executed = rng.choice((LEFT, RIGHT, FORWARD)) if rng.random() < self.slip else action
             _, _, ended, cut, _ = env.step(executed)
             after = describe(env)
@@ -130,7 +141,7 @@ class MiniGridRecorder:
             return PICKUP
         if kind == "door" and rng.random() < self.interact:
             return TOGGLE
-        if env.carrying and facing is None and rng.random() < 0.3:
+        if env.carrying and facing is None and rng.random() < self.put_down:
             return DROP
         choice = rng.choice((LEFT, RIGHT, FORWARD, FORWARD, FORWARD))
         if choice == FORWARD and kind in ("lava", "goal"):  # would end the episode
@@ -140,7 +151,7 @@ class MiniGridRecorder:
     def _word(self, phrase: str, rng: random.Random) -> str:
         if self.wording == "plain":
             return phrase
-        verb = next(verb for verb in PARAPHRASES if phrase.startswith(verb))
+        verb = next((verb for verb in PARAPHRASES if phrase.startswith(verb)), phrase.split()[0])
         return rng.choice(PARAPHRASES[verb]) + phrase.removeprefix(verb)
 
 
@@ -165,8 +176,12 @@ def describe(env: Any) -> str:
     return " ; ".join(parts)
 
 
-def action_phrase(env: Any, action: int) -> str:
+def action_phrase(env: Any, action: int, headings: Literal["relative", "compass"] = "relative") -> str:
     """What an action means in the present state of the simulator."""
+    if headings == "compass" and action in (LEFT, RIGHT, FORWARD):
+        quarter = {LEFT: -1, RIGHT: 1, FORWARD: 0}[action]
+        verb = "move" if action == FORWARD else "turn"
+        return f"{verb} {DIRECTIONS[(env.agent_dir + quarter) % 4]}"
     if action in (LEFT, RIGHT, FORWARD):
         return ("turn left", "turn right", "move forward")[action]
     if action == DROP:
