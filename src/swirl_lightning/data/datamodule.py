@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,11 +11,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from swirl_lightning.data.loader import EpochLoader, epoch_order, labelled_batches, unlabelled_batches
-from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions, unlabelled
+from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
 from swirl_lightning.data.splits import draw, given_splits, labelled_episodes, split_episodes
 from swirl_lightning.types import Phase, Transition, UnlabelledPair
-
-T = TypeVar("T", Transition, UnlabelledPair)
 
 
 class TransitionDataModule(L.LightningDataModule):
@@ -27,9 +25,10 @@ class TransitionDataModule(L.LightningDataModule):
     Args:
         path: Parquet or JSONL file, glob, folder written by ``swirl record``, or ``hub:owner/name[:split]``.
         columns: field (state, next_state, action, context, episode, step, split) to column name, where they differ;
-            several columns are joined with ``/``.
-        labelled_fraction: share of the training episodes that keep their actions.
-        val_fraction: share of validation episodes, where the data have no splits.
+            several columns are joined with ``/``, and null leaves a field unread.
+        labelled_fraction: share of the training episodes that keep their actions. Episodes of which the data lack an
+            action are not counted and are always for SWIRL.
+        val_fraction: share of validation episodes, where the data have no splits; 0 goes without.
         test_fraction: share of test episodes, where the data have no splits.
         max_labelled: use at most so many labelled transitions (whole episodes, the last one cut).
         max_unlabelled: likewise, state-only pairs.
@@ -45,7 +44,7 @@ class TransitionDataModule(L.LightningDataModule):
     def __init__(
         self,
         path: str,
-        columns: dict[str, str | list[str]] | None = None,
+        columns: dict[str, str | list[str] | None] | None = None,
         labelled_fraction: float = 0.5,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
@@ -85,13 +84,18 @@ class TransitionDataModule(L.LightningDataModule):
         table = read_transitions(self.path, self.columns)
         episodes, splits = table.column("episode"), table.column("split")
         _refuse_repeats(table, episodes)
+        stateonly = {e for e, action in zip(episodes, table.column("action"), strict=True) if action is None}
         if any(split is not None for split in splits):
-            assigned = given_splits(episodes, splits, table.source)
+            assigned = given_splits(episodes, splits, table.where)
         else:
-            assigned = split_episodes(
-                episodes, val_fraction=self.val_fraction, test_fraction=self.test_fraction, seed=self.seed
+            assigned = dict.fromkeys(episodes, "train") | split_episodes(
+                [episode for episode in episodes if episode not in stateonly],
+                val_fraction=self.val_fraction,
+                test_fraction=self.test_fraction,
+                seed=self.seed,
             )
-        labelled = labelled_episodes(assigned, fraction=self.labelled_fraction, seed=self.seed)
+        known = {episode: split for episode, split in assigned.items() if episode not in stateonly}
+        labelled = labelled_episodes(known, fraction=self.labelled_fraction, seed=self.seed)
         rows: dict[str, list[int]] = {"labelled": [], "unlabelled": [], "val": [], "test": []}
         for row, episode in enumerate(episodes):
             split = assigned[episode]
@@ -99,10 +103,10 @@ class TransitionDataModule(L.LightningDataModule):
         for name, indices in rows.items():
             indices.sort(key=lambda row: draw(self.seed, name, episodes[row]))  # stable: whole episodes, shuffled
             del indices[self.caps[name] if self.caps[name] is not None else len(indices) :]
-        self.labelled = [_labelled(table, row) for row in rows["labelled"]]
-        self.unlabelled = [unlabelled(table[row]) for row in rows["unlabelled"]]
-        self.val = [_labelled(table, row) for row in rows["val"]]
-        self.test = [_labelled(table, row) for row in rows["test"]]
+        self.labelled = table.transitions(rows["labelled"])
+        self.unlabelled = table.pairs(rows["unlabelled"])
+        self.val = table.transitions(rows["val"])
+        self.test = table.transitions(rows["test"])
         self._refuse_empty(stage)
         rank_zero_info(
             f"{self.path}: {len(self.labelled)} labelled, {len(self.unlabelled)} state-only, {len(self.val)} validation, "
@@ -114,15 +118,19 @@ class TransitionDataModule(L.LightningDataModule):
         trainer = self.trainer
         schedule = getattr(getattr(trainer, "lightning_module", None), "schedule", None)
         needed = {
-            "labelled": ("labelled_fraction", schedule is None or schedule.warmup_epochs > 0),
+            "labelled": (
+                "labelled_fraction",
+                schedule is None or schedule.warmup_epochs > 0 or self.replay_batch_size > 0,
+            ),
             "unlabelled": ("labelled_fraction", schedule is None or schedule.iterations > 0),
-            "val": ("val_fraction", stage in (None, "fit", "validate")),
-            "test": ("test_fraction", stage in (None, "test")),
+            "val": ("val_fraction", stage == "validate" or (stage in (None, "fit") and self.val_fraction > 0)),
+            "test": ("test_fraction", stage in ("test", "predict") or (stage is None and self.test_fraction > 0)),
         }
         for name, (setting, wanted) in needed.items():
             if wanted and not getattr(self, name):
                 raise ValueError(
-                    f"data: the {name} split of {self.path!r} is empty; change data.{setting} or add episodes"
+                    f"data: the {name} split of {self.path!r} is empty; change data.{setting}, add episodes, or "
+                    "let data.columns: {split: null} ignore the data's own splits"
                 )
 
     def steps_per_epoch(self, phase: Phase) -> int:
@@ -139,15 +147,24 @@ class TransitionDataModule(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         phase: Phase = trainer.lightning_module.phase  # type: ignore[assignment]
-        epoch, ranks = trainer.current_epoch, {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        epoch, rank, world_size = trainer.current_epoch, trainer.global_rank, trainer.world_size
         if phase is Phase.WARMUP:
             order = epoch_order(len(self.labelled), self.seed, epoch)
             make = labelled_batches(self.labelled)
-            return EpochLoader(len(self.labelled), self.warmup_batch_size, make, order, **ranks)
-        share = self.replay_batch_size // trainer.world_size
-        make = unlabelled_batches(self.unlabelled, self.labelled, share, self.seed + trainer.global_rank, epoch)
+            return EpochLoader(
+                len(self.labelled), self.warmup_batch_size, make, order, rank=rank, world_size=world_size
+            )
+        make = unlabelled_batches(
+            self.unlabelled,
+            self.labelled,
+            self.replay_batch_size,
+            self.seed,
+            epoch,
+            rank=rank,
+            world_size=world_size,
+        )
         order = epoch_order(len(self.unlabelled), self.seed, epoch)
-        return EpochLoader(len(self.unlabelled), self.batch_size, make, order, **ranks)
+        return EpochLoader(len(self.unlabelled), self.batch_size, make, order, rank=rank, world_size=world_size)
 
     def _in_order(self, items: Sequence[Transition]) -> EpochLoader:
         trainer = self.trainer
@@ -178,22 +195,13 @@ class TransitionDataModule(L.LightningDataModule):
         return batch  # text; the module makes tensors
 
 
-def _labelled(table: TransitionTable, row: int) -> Transition:
-    item = table[row]
-    if not isinstance(item, Transition):
-        raise ValueError(
-            f"{table.source}, row {row + 1}: field 'action' is missing, but episode {item.episode!r} is to be labelled; "
-            "lower data.labelled_fraction, or give the data a column 'split'"
-        )
-    return item
-
-
 def _refuse_repeats(table: TransitionTable, episodes: Sequence[str]) -> None:
     seen: dict[tuple[str, int], int] = {}
-    for row, key in enumerate(zip(episodes, table.column("step"), strict=True), 1):
+    for row, key in enumerate(zip(episodes, table.column("step"), strict=True)):
         if key in seen:
             raise ValueError(
-                f"{table.source}, row {row}: episode {key[0]!r} step {key[1]} was in row {seen[key]} already; "
-                "episode ids must be unique"
+                f"{table.where(row)}: episode {key[0]!r} step {key[1]} was at {table.where(seen[key])} already; "
+                "episode ids must be unique (data.columns: {episode: [task, variation]} joins columns, {step: null} counts "
+                "steps)"
             )
         seen[key] = row

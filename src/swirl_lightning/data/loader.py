@@ -75,11 +75,21 @@ class EpochLoader:
         return whole[self.rank :: self.world_size]
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches were handed out."""
-        return {"handed_out": self._handed_out}
+        """How many batches were handed out, of which data."""
+        return {"handed_out": self._handed_out, "size": self.size, "batch_size": self.batch_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next iteration go on after ``state``."""
+        """Makes the next iteration go on after ``state``.
+
+        Raises:
+            ValueError: if the position belongs to other data or another batch size.
+        """
+        for name, now in (("size", self.size), ("batch_size", self.batch_size)):
+            if 0 < state["handed_out"] < len(self) and state.get(name, now) != now:
+                raise ValueError(
+                    f"data: the checkpoint stands inside an epoch with {name} {state[name]}, now it is {now}; "
+                    "resume with the data and batch sizes of the run"
+                )
         self._handed_out = state["handed_out"]
         self._resume = self._handed_out < len(self)
         if not self._resume:
@@ -92,22 +102,44 @@ def labelled_batches(items: Sequence[Transition]) -> Callable[[Sequence[int], in
 
 
 def unlabelled_batches(
-    items: Sequence[UnlabelledPair], replay: Sequence[Transition], replay_size: int, seed: int, epoch: int
+    items: Sequence[UnlabelledPair],
+    replay: Sequence[Transition],
+    replay_size: int,
+    seed: int,
+    epoch: int,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Callable[[Sequence[int], int], Batch]:
-    """Makes batches of state-only pairs, with ``replay_size`` labelled transitions beside them where asked.
+    """Makes batches of state-only pairs, with labelled transitions beside them where asked.
+
+    The ranks share one replay batch, so that any number of them sees the same global batches.
 
     Args:
         items: state-only pairs.
         replay: labelled transitions to draw from.
-        replay_size: labelled transitions of this rank's batch.
+        replay_size: labelled transitions of a global batch.
         seed: of the replay's order.
         epoch: of the run.
+        rank: this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: if there is nothing to replay, or the ranks cannot share the replay batch.
     """
+    if replay_size and not replay:
+        raise ValueError(
+            "data: replay_batch_size needs labelled transitions, but there are none; raise labelled_fraction"
+        )
+    if replay_size % world_size:
+        raise ValueError(
+            f"data: replay_batch_size {replay_size} cannot be shared by {world_size} processes; make it a multiple"
+        )
     order = epoch_order(len(replay), seed + 1, epoch) if replay_size else []
 
     def make(indices: Sequence[int], batch: int) -> Batch:
-        start = batch * replay_size
-        again = tuple(replay[order[(start + k) % len(order)]] for k in range(replay_size))
+        places = range(batch * replay_size + rank, (batch + 1) * replay_size, world_size)
+        again = tuple(replay[order[place % len(order)]] for place in places)
         return Batch(labelled=again, unlabelled=tuple(items[i] for i in indices))
 
     return make

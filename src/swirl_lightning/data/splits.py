@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from swirl_lightning.data.schema import SPLITS
 
@@ -40,20 +40,31 @@ def split_episodes(episodes: Sequence[str], *, val_fraction: float, test_fractio
     return assigned
 
 
-def given_splits(episodes: Sequence[str], splits: Sequence[str | None], source: str) -> dict[str, str]:
+def given_splits(episodes: Sequence[str], splits: Sequence[str | None], where: Callable[[int], str]) -> dict[str, str]:
     """The split of every episode as the data say.
+
+    Args:
+        episodes: episode of every row.
+        splits: split of every row.
+        where: place of a row, for messages.
+
+    Returns:
+        Episode to split.
 
     Raises:
         ValueError: for an unknown split, a missing one, or an episode in two splits.
     """
     assigned: dict[str, str] = {}
-    for row, (episode, split) in enumerate(zip(episodes, splits, strict=True), 1):
+    for row, (episode, split) in enumerate(zip(episodes, splits, strict=True)):
         name = {"dev": "val", "validation": "val"}.get(split or "", split)
         if name not in SPLITS:
-            raise ValueError(f"{source}, row {row}: field 'split' is {split!r}; expected one of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"{where(row)}: field 'split' is {split!r}; expected one of {', '.join(SPLITS)} "
+                "(data.columns: {split: null} ignores the column)"
+            )
         if assigned.setdefault(episode, name) != name:
             raise ValueError(
-                f"{source}, row {row}: episode {episode!r} is in two splits, {assigned[episode]} and {name}; "
+                f"{where(row)}: episode {episode!r} is in two splits, {assigned[episode]} and {name}; "
                 "measures on held-out episodes would be worthless"
             )
     return assigned
