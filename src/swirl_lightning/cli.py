@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ COMMANDS = {  # command: (module with main(argv), one-line help)
     "compare": ("swirl_lightning.commands.compare", "put several runs into one table with intervals"),
     "study": ("swirl_lightning.commands.study", "run the paper's comparison: methods x seeds, one report"),
 }
+_EXPECTED_WARNINGS = (
+    ".*in eval mode at the start of training",  # the module sets the mode of each model when it uses it
+    ".*Using ModelCheckpoint with manual optimization",  # checkpoints are meant to hold the state after the step
+    ".*does not have many workers",  # batches are Python objects that are there already
+    ".*You defined a `validation_step` but have no `val_dataloader`",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+    ".*The number of training batches .* is smaller than the logging interval",
+)
 TRAINER_COMMANDS = {
     "fit": "train: warm-up, then SWIRL phases",
     "validate": "evaluate on the validation split",
@@ -91,6 +100,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
                     trainer.callbacks.insert(0 if own is PhaseFreezing else len(trainer.callbacks), own())
             return trainer
 
+    for known in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=known)
     assert swirl_lightning.data
     return SwirlCLI(
         SwirlModule,

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +58,8 @@ class SwirlModule(L.LightningModule):
         idm: settings of the inverse dynamics model as policy.
         warmup: ``joint`` trains one model on the mixture of both tasks and copies it into both roles, as the paper's SFT
             model; ``each`` trains each role on its own task.
+        warmup_idm_weight: weight of the IDM's task in the warm-up. The judge must be good before the policy is: SWIRL fails
+            with a weak one.
         warmup_optimizer: optimizer of the warm-up.
         fwm_optimizer: optimizer of Phase I.
         idm_optimizer: optimizer of Phase II.
@@ -79,6 +81,7 @@ class SwirlModule(L.LightningModule):
         fwm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
         idm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
         warmup: Literal["joint", "each"] = "joint",
+        warmup_idm_weight: float = 1.0,
         warmup_optimizer: OptimizerCallable = _adamw,
         fwm_optimizer: OptimizerCallable = _adamw,
         idm_optimizer: OptimizerCallable = _adamw,
@@ -94,6 +97,7 @@ class SwirlModule(L.LightningModule):
         if idm.nll_weight:
             raise ValueError("idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm")
         self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
+        self.warmup_idm_weight = warmup_idm_weight
         self.roles = {Role.FWM: fwm, Role.IDM: idm}
         self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
         self.codec = TextCodec(tokenizer or world_model.base)
@@ -253,11 +257,12 @@ class SwirlModule(L.LightningModule):
 
     def _warmup_step(self, batch: Batch) -> dict[str, float]:
         if self.warmup == "joint":  # both prompts begin with the state, which is computed once
-            values = self._backward_supervised(Role.FWM, list(Role), batch.labelled, 1.0, "nll")
+            tasks = {Role.FWM: 1.0, Role.IDM: self.warmup_idm_weight}
+            values = self._backward_supervised(Role.FWM, tasks, batch.labelled, "nll")
         else:
             values = {}
             for role in Role:
-                values |= self._backward_supervised(role, [role], batch.labelled, 1.0, f"{role.value}_nll")
+                values |= self._backward_supervised(role, {role: 1.0}, batch.labelled, f"{role.value}_nll")
         return values | self._step(Phase.WARMUP)
 
     def _pseudo_step(self, batch: Batch) -> dict[str, float]:
@@ -270,7 +275,7 @@ class SwirlModule(L.LightningModule):
             for pair, z in zip(batch.unlabelled, actions, strict=True)
         ]
         # with replay this is SFT on the merged data, without it SFT continued on pseudo-labels (arXiv:2506.06006)
-        values = self._backward_supervised(Role.FWM, [Role.FWM], [*labelled, *batch.labelled], 1.0, "nll")
+        values = self._backward_supervised(Role.FWM, {Role.FWM: 1.0}, [*labelled, *batch.labelled], "nll")
         return values | self._step(Phase.PSEUDO)
 
     def _swirl_step(self, role: Role, batch: Batch) -> dict[str, float]:
@@ -335,11 +340,11 @@ class SwirlModule(L.LightningModule):
                 Transition(pair.state, pair.next_state, z, pair.context, pair.episode, pair.step)
                 for pair, z in zip(experience.pairs, experience.actions, strict=True)
             ]
-            values |= self._backward_supervised(role, [role], labelled, settings.nll_weight, "nll")
+            values |= self._backward_supervised(role, {role: settings.nll_weight}, labelled, "nll")
         if settings.replay_weight:
             if not replay:
                 raise ValueError(f"{role.value}.replay_weight is set, but the data has replay_batch_size 0")
-            values |= self._backward_supervised(role, [role], replay, settings.replay_weight, "replay_nll")
+            values |= self._backward_supervised(role, {role: settings.replay_weight}, replay, "replay_nll")
         return values
 
     def _rows(self, task: Role, transition: Transition) -> ScoredRow:
@@ -349,16 +354,16 @@ class SwirlModule(L.LightningModule):
         return self.prompts.idm_row(transition, transition.next_state, transition.action, wording)
 
     def _backward_supervised(
-        self, role: Role, tasks: Sequence[Role], transitions: Sequence[Transition], weight: float, name: str
+        self, role: Role, tasks: Mapping[Role, float], transitions: Sequence[Transition], name: str
     ) -> dict[str, float]:
-        """Sends the supervised loss of ``tasks`` through the model of ``role``: per-token means, tasks added up."""
+        """Sends the supervised loss of ``tasks`` (with their weights) through the model of ``role``: means per token."""
         groups = [[self._rows(task, transition) for task in tasks] for transition in transitions]
         lengths = [len(row.ids) - row.start for group in groups for row in group]
         totals = [sum_over_ranks(float(sum(lengths[i :: len(tasks)]))) for i in range(len(tasks))]
-        weights = [weight / max(1.0, totals[i % len(tasks)]) for i in range(len(lengths))]
+        factors = [weight / max(1.0, total) for weight, total in zip(tasks.values(), totals, strict=True)]
         with self.world_model.use(role, training=True) as model:
-            sums = self._backward(supervised_parts(self.scorer, model, groups, weights))
-        return {name: sums.get("nll", 0.0) / weight}
+            sums = self._backward(supervised_parts(self.scorer, model, groups, factors * len(groups)))
+        return {name: sums.get("nll", 0.0) / sum(tasks.values())}
 
     def _backward(self, parts: Iterable[LossPart]) -> dict[str, float]:
         sums: dict[str, float] = {}

@@ -40,8 +40,10 @@ class PhaseLR(LRScheduler):
     def start(self, total_steps: int) -> None:
         """Begin a phase of ``total_steps`` steps."""
         self.total_steps = max(1, total_steps)
-        self.last_epoch = -1
-        self.step()
+        self.last_epoch = 0
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+        self._last_lr = self.get_lr()
 
     def get_lr(self) -> list[float]:
         """Learning rates at the current step of the phase."""

@@ -60,7 +60,7 @@ def init(
     intermediate_size: int | None = None,
     max_positions: int = 1024,
     vocab_size: int = 512,
-    config: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> None:
     """Write a model folder without weights: ``swirl fit`` then initialises them at random.
 
@@ -74,7 +74,7 @@ def init(
         intermediate_size: width of the MLP; default: three times the hidden size.
         max_positions: longest sequence.
         vocab_size: most tokens of the tokenizer.
-        config: further fields of the model configuration.
+        extra: further fields of the model configuration.
     """
     tokenizer = train_tokenizer(list(read_transitions(data)), vocab_size)
     fields: dict[str, Any] = {
@@ -89,7 +89,7 @@ def init(
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        **(config or {}),
+        **(extra or {}),
     }
     AutoConfig.for_model(model_type, **fields).save_pretrained(out)
     tokenizer.save_pretrained(str(out))

@@ -47,6 +47,7 @@ class Environment:
 
 
 ENVIRONMENTS = {
+    "doorkey": Environment("swirl_lightning.data.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
     "minigrid": Environment("swirl_lightning.data.minigrid:MiniGridRecorder", "MiniGrid grid worlds as compact text"),
 }
 """Worlds that ``swirl record`` knows; adding one is a line here and a file beside this one."""

@@ -121,11 +121,11 @@ class MiniGridRecorder:
     def _episode(self, env: Any, name: str, rng: random.Random) -> list[Transition]:
         kept: list[Transition] = []
         for step in range(self.max_steps):
-            action = self._choose(env, rng)
-            before, phrase = describe(env), self._word(action_phrase(env, action, self.headings), rng)
+            action = self.choose(env, rng)
+            before, phrase = self.describe(env), self._word(self.phrase(env, action), rng)
             executed = rng.choice((LEFT, RIGHT, FORWARD)) if rng.random() < self.slip else action
             _, _, ended, cut, _ = env.step(executed)
-            after = describe(env)
+            after = self.describe(env)
             if after == before and self.no_ops == "drop":
                 self.dropped_no_ops += 1
             else:
@@ -134,7 +134,16 @@ class MiniGridRecorder:
                 break
         return kept
 
-    def _choose(self, env: Any, rng: random.Random) -> int:
+    def describe(self, env: Any) -> str:
+        """The simulator's full state as text."""
+        return describe(env)
+
+    def phrase(self, env: Any, action: int) -> str:
+        """What an action means in the present state of the simulator."""
+        return action_phrase(env, action, self.headings)
+
+    def choose(self, env: Any, rng: random.Random) -> int:
+        """The behaviour policy."""
         facing = env.grid.get(*env.front_pos)
         kind = None if facing is None else facing.type
         if kind in ("key", "ball", "box") and not env.carrying and rng.random() < self.interact:
