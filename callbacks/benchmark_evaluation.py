@@ -22,8 +22,9 @@ METRICS = "metrics.jsonl"
 
 
 class BenchmarkEvaluation(Callback):
-    """Evaluates greedily and as the paper samples, logs ``val/fwm_exact_match_greedy`` and the like, and appends a line an
-    evaluation to ``metrics.jsonl`` in the run folder.
+    """Evaluates greedily and as the paper samples; logs scalars and appends lines to ``metrics.jsonl`` in the run folder.
+
+    Scalars are named ``val/fwm_exact_match_greedy`` and the like.
 
     Evaluates before the first batch of a run without warm-up, after the last warm-up epoch, and after every later epoch.
 
@@ -74,9 +75,7 @@ class BenchmarkEvaluation(Callback):
         for split in self.splits:
             self._evaluate(trainer, module, split, label, best_of)
 
-    def _evaluate(
-        self, trainer: L.Trainer, module: SwirlModule, split: str, label: str, best_of: Sequence[int]
-    ) -> None:
+    def _evaluate(self, trainer: L.Trainer, module: SwirlModule, split: str, label: str, best_of: Sequence[int]) -> None:
         transitions: Sequence[Transition] = getattr(trainer.datamodule, split)[: self.limit]  # type: ignore[attr-defined]
         began, rows = time.time(), []
         for name, decoding in standard_decodings(module.inference).items():
@@ -106,9 +105,7 @@ class BenchmarkEvaluation(Callback):
         }
         spent = {"seconds": time.time() - began, "elapsed": time.time() - self._started}
         for row in rows:
-            append_row(
-                Path(trainer.default_root_dir) / METRICS, {**place, **row, **spent}, ("label", "split", "decoding")
-            )
+            append_row(Path(trainer.default_root_dir) / METRICS, {**place, **row, **spent}, ("label", "split", "decoding"))
             for logger in trainer.loggers:
                 logger.log_metrics(_scalars(split, row), step=trainer.global_step)
         shown = {role: rows[0][role]["exact_match"] for role in ("fwm", "idm")}  # type: ignore[index]

@@ -8,11 +8,11 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
+from swirl_lightning.callbacks.benchmark_evaluation import append_row
 from typing_extensions import override
 
-from swirl_lightning.callbacks.benchmark_evaluation import append_row
-from swirl_lightning.module import SwirlModule
 from swirl_lightning.metrics.perplexity import FrozenLanguageModel
+from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Role, Transition
 
 
@@ -103,7 +103,7 @@ class LatentActionHealth(Callback):
         if values["unique_ratio"] < self.min_unique_ratio:
             rank_zero_warn(
                 f"latent actions collapse: the IDM uses {values['unique_ratio']:.0%} as many distinct actions as the data; "
-                "raise model.idm.grpo.beta or the sampling temperature, or constrain the IDM to known actions (idm.constraint)"
+                "raise model.idm.grpo.beta or the temperature, or constrain the IDM to known actions (model.idm.constraint)"
             )
         if self._first is None:
             return
@@ -111,7 +111,7 @@ class LatentActionHealth(Callback):
         if grown > self.max_gap_growth and values["accuracy"] <= self._first["accuracy"]:
             rank_zero_warn(
                 f"private code: inferred actions explain the next state {grown:.2f} nats better than at the start, but are "
-                "not more often right; raise model.idm.grpo.beta, constrain the IDM, or replay labelled batches (idm.replay_weight)"
+                "not more often right; raise model.idm.grpo.beta, constrain the IDM, or replay labelled batches"
             )
 
 

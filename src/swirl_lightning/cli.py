@@ -77,9 +77,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
                 default="runs/default",
                 help="folder of checkpoints, metrics, samples, TensorBoard",
             )
-            parser.set_defaults(
-                {"trainer.reload_dataloaders_every_n_epochs": 1, "trainer.use_distributed_sampler": False}
-            )
+            parser.set_defaults({"trainer.reload_dataloaders_every_n_epochs": 1, "trainer.use_distributed_sampler": False})
 
         def before_instantiate_classes(self) -> None:
             config = self.config[self.subcommand] if self.subcommand else self.config
@@ -95,9 +93,10 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             if self._get(self.config, "trainer.logger") in (None, True):
                 kwargs.setdefault("logger", TensorBoardLogger(str(run_dir), name="", version=""))
             trainer = super().instantiate_trainer(**kwargs)
+            callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
             for own in (PhaseFreezing, RunCheckpoint):
-                if not any(isinstance(callback, own) for callback in trainer.callbacks):
-                    trainer.callbacks.insert(0 if own is PhaseFreezing else len(trainer.callbacks), own())
+                if not any(isinstance(callback, own) for callback in callbacks):
+                    callbacks.insert(0 if own is PhaseFreezing else len(callbacks), own())
             return trainer
 
     for known in _EXPECTED_WARNINGS:

@@ -60,7 +60,8 @@ def collect(
     Raises:
         NonFiniteRewardError: if a reward is not finite and ``skip_nonfinite`` is off.
     """
-    builder, seconds = inference.prompts, {}
+    builder = inference.prompts
+    seconds: dict[str, float] = {}
     clock = time.perf_counter()
     wordings = [{r: builder.wording_of(pair, r, epoch) for r in Role} for pair in pairs]
     actions: list[str] = []
@@ -143,10 +144,7 @@ def _policy_rows(trajectory: Trajectory) -> tuple[tuple[ScoredRow, ...], ...]:
     completions = trajectory.completions.tolist()
     lengths = trajectory.lengths.tolist()
     return tuple(
-        tuple(
-            ScoredRow((*prompt, *ids[:length]), len(prompt))
-            for ids, length in zip(completions[b], lengths[b], strict=True)
-        )
+        tuple(ScoredRow((*prompt, *ids[:length]), len(prompt)) for ids, length in zip(completions[b], lengths[b], strict=True))
         for b, prompt in enumerate(trajectory.prompts)
     )
 
@@ -158,9 +156,7 @@ def _fill_with_group_mean(rewards: Tensor, skipped: Tensor) -> Tensor:
     return torch.where(skipped, mean, rewards)
 
 
-def _sample(
-    role: Role, pair: UnlabelledPair, action: Sequence[str], completion: State, reward: float
-) -> dict[str, object]:
+def _sample(role: Role, pair: UnlabelledPair, action: Sequence[str], completion: State, reward: float) -> dict[str, object]:
     return {
         "policy": role.value,
         "judge": role.opposite.value,

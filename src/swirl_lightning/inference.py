@@ -167,8 +167,7 @@ class Inference:
     def score_states(self, pairs: Sequence[Pair], actions: Sequence[str], next_states: Sequence[State]) -> TokenScores:
         """``log P(next_state | state, action)`` of N rows; consecutive rows of one pair share their prefix."""
         rows = [
-            self.prompts.fwm_row(pair, action, state)
-            for pair, action, state in zip(pairs, actions, next_states, strict=True)
+            self.prompts.fwm_row(pair, action, state) for pair, action, state in zip(pairs, actions, next_states, strict=True)
         ]
         return self.score_rows(Role.FWM, _by_pair(pairs, rows))
 
@@ -177,10 +176,7 @@ class Inference:
     ) -> TokenScores:
         """``log Q(action | state, next_state)`` of N rows; next states default to the observed ones."""
         observed = [pair.next_state for pair in pairs] if next_states is None else next_states
-        rows = [
-            self.prompts.idm_row(pair, state, action)
-            for pair, action, state in zip(pairs, actions, observed, strict=True)
-        ]
+        rows = [self.prompts.idm_row(pair, state, action) for pair, action, state in zip(pairs, actions, observed, strict=True)]
         return self.score_rows(Role.IDM, _by_pair(pairs, rows))
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
+from transformers import PreTrainedModel
 from typing_extensions import override
 
 from swirl_lightning.codecs.text import TextCodec
@@ -131,19 +132,19 @@ class SwirlModule(L.LightningModule):
             scorer=self.scorer,
         )
 
-    def _check_fit(self, model: nn.Module) -> None:
+    def _check_fit(self, model: PreTrainedModel) -> None:
         """Tokenizer, model and lengths must fit, before anything is trained.
 
         Raises:
             ValueError: naming the settings that do not fit.
         """
-        embeddings = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        embeddings = model.get_input_embeddings().weight.shape[0]
         if embeddings < self.codec.vocab_size:
             raise ValueError(
                 f"the tokenizer has {self.codec.vocab_size} tokens but model {self.world_model_config.base!r} only "
                 f"{embeddings} embeddings: they do not belong together"
             )
-        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr]
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         for role, settings in self.roles.items():
             room = settings.sampling.max_new_tokens
             if limit is not None and self.prompts.max_prompt_tokens + room > limit:
@@ -195,19 +196,19 @@ class SwirlModule(L.LightningModule):
 
     @override
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.trainer.reload_dataloaders_every_n_epochs != 1:
+        reload = getattr(self.trainer, "reload_dataloaders_every_n_epochs", None)
+        if stage == "fit" and reload != 1:
             raise ValueError(
                 "SWIRL phases read different data: set Trainer(reload_dataloaders_every_n_epochs=1) "
-                f"(`swirl fit` does), got {self.trainer.reload_dataloaders_every_n_epochs}"
+                f"(`swirl fit` does), got {reload}"
             )
 
     @override
     def on_train_epoch_start(self) -> None:
         # not called when a run resumes inside an epoch: all of this is in the checkpoint then
         phase, epoch = self.phase, self.current_epoch
-        if phase is Phase.WARMUP:
-            if self.warmup == "joint" and epoch == 0:
-                self.world_model.start_joint_warmup()
+        if phase is Phase.WARMUP and self.warmup == "joint" and epoch == 0:
+            self.world_model.start_joint_warmup()
         if phase in (Phase.FWM, Phase.IDM) and self._takes_snapshot(epoch):
             self.world_model.snapshot(Role(phase.value))
         scheduler = self.lr_schedulers()[self._optimizer_index(phase)]  # type: ignore[index]
@@ -334,7 +335,8 @@ class SwirlModule(L.LightningModule):
 
     def _extra_losses(self, role: Role, experience: Experience, replay: Sequence[Transition]) -> dict[str, float]:
         """What goes beyond the paper: likelihood of the pairs' own next states, and replay of labelled transitions."""
-        settings, values = self.roles[role], {}
+        settings = self.roles[role]
+        values: dict[str, float] = {}
         if settings.nll_weight:
             labelled = [
                 Transition(pair.state, pair.next_state, z, pair.context, pair.episode, pair.step)
@@ -408,9 +410,7 @@ class SwirlModule(L.LightningModule):
     def _log_values(self, phase: Phase, values: dict[str, float], size: int) -> None:
         self.log_dict({f"{phase.value}/{name}": value for name, value in values.items()}, batch_size=size)
         bar = {name: values[name] for name in ("reward", "kl", "nll") if name in values}
-        self.log_dict(
-            {f"bar/{name}": value for name, value in bar.items()}, prog_bar=True, logger=False, batch_size=size
-        )
+        self.log_dict({f"bar/{name}": value for name, value in bar.items()}, prog_bar=True, logger=False, batch_size=size)
 
     def _nonfinite(self, what: str, value: float) -> None:
         place = f"phase {self.phase.value}, epoch {self.current_epoch}, step {self.global_step}"

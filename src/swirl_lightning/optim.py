@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -45,7 +46,7 @@ class PhaseLR(LRScheduler):
             group["lr"] = rate
         self._last_lr = self.get_lr()
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Learning rates at the current step of the phase."""
         return [base * self._factor(self.last_epoch) for base in self.base_lrs]
 

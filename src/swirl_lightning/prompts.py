@@ -51,9 +51,7 @@ class PromptTemplates:
                 if missing := _REQUIRED[role] - slots:
                     raise ValueError(f"prompts.{role.value}: slot {{{sorted(missing)[0]}}} is missing in {wording!r}")
                 if leaks := _FORBIDDEN[role] & slots:
-                    raise ValueError(
-                        f"prompts.{role.value}: slot {{{sorted(leaks)[0]}}} gives the answer away in {wording!r}"
-                    )
+                    raise ValueError(f"prompts.{role.value}: slot {{{sorted(leaks)[0]}}} gives the answer away in {wording!r}")
 
     def of(self, role: Role) -> Sequence[str]:
         """The wordings of a role."""
@@ -104,15 +102,13 @@ class PromptBuilder:
         if count == 1:
             return 0
         key = f"{pair.episode}/{pair.step}/{epoch}".encode()
-        return sum(byte * 31**i for i, byte in enumerate(key)) % count
+        return int(sum(byte * 31**i for i, byte in enumerate(key)) % count)
 
     def fwm_prompt(self, pair: UnlabelledPair | Transition, action: str, wording: int = 0) -> EncodedPrompt:
         """Prompt that asks the FWM for the state after ``action``."""
         return self._build(Role.FWM, wording, {"context": pair.context, "state": pair.state, "action": action})
 
-    def idm_prompt(
-        self, pair: UnlabelledPair | Transition, next_state: State | None = None, wording: int = 0
-    ) -> EncodedPrompt:
+    def idm_prompt(self, pair: UnlabelledPair | Transition, next_state: State | None = None, wording: int = 0) -> EncodedPrompt:
         """Prompt that asks the IDM which action led from the pair's state to ``next_state`` (default: the observed one)."""
         observed = pair.next_state if next_state is None else next_state
         return self._build(Role.IDM, wording, {"context": pair.context, "state": pair.state, "next_state": observed})

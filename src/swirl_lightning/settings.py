@@ -47,9 +47,7 @@ class RoleSettings:
             ValueError: naming the field, its value and what it may be.
         """
         if self.group_size < 2:
-            raise ValueError(
-                f"group_size must be at least 2, got {self.group_size}: advantages compare a group's members"
-            )
+            raise ValueError(f"group_size must be at least 2, got {self.group_size}: advantages compare a group's members")
         if self.inner_epochs < 1:
             raise ValueError(f"inner_epochs must be at least 1, got {self.inner_epochs}")
         if self.nll_weight < 0 or self.replay_weight < 0:

@@ -24,8 +24,7 @@ def test_epochs_are_different_permutations_that_depend_on_seed_and_epoch_only():
 def test_ranks_share_the_global_batches_of_one_process(size, share, world_size, drop_last):
     whole = list(loader(size, share * world_size, drop_last=drop_last))
     ranks = [
-        list(loader(size, share * world_size, rank=r, world_size=world_size, drop_last=drop_last))
-        for r in range(world_size)
+        list(loader(size, share * world_size, rank=r, world_size=world_size, drop_last=drop_last)) for r in range(world_size)
     ]
     assert {len(batches) for batches in ranks} == {len(whole)}
     for i, batch in enumerate(whole):

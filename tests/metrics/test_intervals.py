@@ -7,9 +7,7 @@ import pytest
 from swirl_lightning.metrics import mean_interval, relative_gain, student_t_quantile
 
 
-@pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 12.7062), (2, 4.30265), (4, 2.77645), (9, 2.26216), (120, 1.97993)]
-)
+@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.30265), (4, 2.77645), (9, 2.26216), (120, 1.97993)])
 def test_quantiles_of_the_table(degrees, quantile):
     assert student_t_quantile(0.95, degrees) == pytest.approx(quantile, rel=1e-5)
 

@@ -69,9 +69,7 @@ def test_copying_never_gets_a_change_right(state, true):
 
 def test_character_bleu_by_hand():
     # ref abcde, ours abcdx: 4/5, 3/4, 2/3, 1/2, no brevity penalty: (1/5)^(1/4)
-    assert value(CharacterBleu(), predictions=["abcdx"], references=["abcde"]) == pytest.approx(
-        100 * 0.2**0.25, rel=1e-5
-    )
+    assert value(CharacterBleu(), predictions=["abcdx"], references=["abcde"]) == pytest.approx(100 * 0.2**0.25, rel=1e-5)
     # method 3: the first empty order counts 1/2 of a match, the next 1/4: 2/3, 1/2, (1/2)/1, (1/4)/1
     expected = 100 * (2 / 3 * 1 / 2 * 1 / 2 * 1 / 4) ** 0.25
     assert value(CharacterBleu(), predictions=["abx"], references=["aby"]) == pytest.approx(expected, rel=1e-5)

@@ -106,9 +106,7 @@ def test_gradients_pass_finite_differences(config):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.sampled_from(VARIANTS), st.integers(0, 10**6), st.lists(st.integers(0, 3), min_size=N, max_size=N), st.booleans()
-)
+@given(st.sampled_from(VARIANTS), st.integers(0, 10**6), st.lists(st.integers(0, 3), min_size=N, max_size=N), st.booleans())
 def test_any_split_into_micro_batches_has_the_gradient_of_the_whole(config, seed, part_of, empty_row):
     inputs = case(seed, empty_row=empty_row)
     total = normaliser(inputs["mask"], config)

@@ -14,9 +14,7 @@ from swirl_lightning.types import TokenScores
 
 def scores(rows: list[list[float]]) -> TokenScores:
     width = max(len(row) for row in rows)
-    padded = torch.tensor(
-        [row + [math.nan] * (width - len(row)) for row in rows]
-    )  # what is under the padding is nothing
+    padded = torch.tensor([row + [math.nan] * (width - len(row)) for row in rows])  # what is under the padding is nothing
     mask = torch.tensor([[t < len(row) for t in range(width)] for row in rows])
     return TokenScores(padded, mask, torch.zeros_like(padded))
 

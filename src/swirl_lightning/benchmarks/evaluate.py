@@ -71,9 +71,7 @@ def standard_decodings(inference: Inference) -> dict[str, dict[Role, SamplingPar
     lengths = {role: inference.sampling[role].max_new_tokens for role in Role}
     return {
         "greedy": {role: SamplingParams(max_new_tokens=n, temperature=0.0) for role, n in lengths.items()},
-        "sampled": {
-            role: SamplingParams(max_new_tokens=n, temperature=0.75, top_p=0.96) for role, n in lengths.items()
-        },
+        "sampled": {role: SamplingParams(max_new_tokens=n, temperature=0.75, top_p=0.96) for role, n in lengths.items()},
     }
 
 
@@ -129,8 +127,7 @@ def run_benchmark(
     widths = _widths(best_of, params[Role.FWM])
     metrics = _metrics(inference, transitions, widths, character_bleu, synced=world_size > 1)
     share = [
-        (transitions[min(i, len(transitions) - 1)], i < len(transitions))
-        for i in _share(len(transitions), rank, world_size)
+        (transitions[min(i, len(transitions) - 1)], i < len(transitions)) for i in _share(len(transitions), rank, world_size)
     ]
     predictions: list[Prediction] = []
     total = len(share) * (2 * samples + max(widths, default=0))
@@ -183,7 +180,7 @@ def _metrics(
     options: dict[str, Any] = {"character_bleu": character_bleu, "sync_on_compute": synced}
     collections = {
         "fwm": fwm_metrics(codec.encode_state, text=text, **options),
-        "idm": idm_metrics(codec.encode_action, **options),
+        "idm": idm_metrics(lambda action: codec.encode_action(str(action)), **options),
         "copy": fwm_metrics(codec.encode_state, text=text, scored=False, **options),
     }
     for n in widths:
@@ -202,9 +199,7 @@ def _predict(
 ) -> list[Prediction]:
     """Predictions of a batch, their log-probabilities still open."""
     actions = [pair.action for pair in pairs]
-    states = inference.predict_states(
-        pairs, actions, params=params[Role.FWM], samples=samples, seed=seed, progress=advance
-    )
+    states = inference.predict_states(pairs, actions, params=params[Role.FWM], samples=samples, seed=seed, progress=advance)
     inferred = inference.infer_actions(pairs, params=params[Role.IDM], samples=samples, seed=seed, progress=advance)
     verified: list[dict[int, State]] = [{} for _ in pairs]
     if widths:

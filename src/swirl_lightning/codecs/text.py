@@ -65,9 +65,7 @@ class TextCodec:
             TypeError: if the state is an image; a visual world needs an image codec.
         """
         if not isinstance(state, str):
-            raise TypeError(
-                f"TextCodec got a state of type {type(state).__name__}; a visual world needs an image codec"
-            )
+            raise TypeError(f"TextCodec got a state of type {type(state).__name__}; a visual world needs an image codec")
         return self._encode(state)
 
     def decode_state(self, ids: Sequence[int]) -> str:

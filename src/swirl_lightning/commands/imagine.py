@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
+from swirl_lightning.benchmarks import show_state
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.data.reader import read_transitions, unlabelled
 from swirl_lightning.types import Role, State, UnlabelledPair
@@ -63,12 +64,12 @@ def imagine(
     params = replace(inference.sampling[Role.FWM], temperature=temperature)
     current: State = state
     steps = [{"step": 0, "action": None, "state": str(current)}]
-    print(f"   0  {current}")
+    print(f"   0  {show_state(current)}")
     for i, action in enumerate(actions):
         here = UnlabelledPair(current, "", context, step=i)
         current = inference.predict_states([here], [action], params=params, seed=seed)[0][0]
         agrees = f"   (as observed: {current == truth[i]})" if truth else ""
-        print(f"{'':6}{action}\n{i + 1:4}  {current}{agrees}")
+        print(f"{'':6}{action}\n{i + 1:4}  {show_state(current)}{agrees}")
         steps.append({"step": i + 1, "action": action, "state": str(current)})
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

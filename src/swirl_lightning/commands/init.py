@@ -31,7 +31,7 @@ def train_tokenizer(rows: Sequence[Transition | UnlabelledPair], vocab_size: int
 
     def texts() -> Iterator[str]:
         for row in rows:
-            yield f"State:\n{row.state}\nNext state:\n{row.next_state}\n{row.context}"
+            yield f"State:\n{row.state!s}\nNext state:\n{row.next_state!s}\n{row.context}"
             if isinstance(row, Transition):
                 yield f"Action: {row.action}"
 

@@ -47,7 +47,7 @@ def label(
             actions = [drawn[0] for drawn in inference.infer_actions(part, params=params, seed=seed)]
             logprobs = inference.score_actions(part, actions).logprobs.sum(-1).tolist()
             for pair, action, logprob in zip(part, actions, logprobs, strict=True):
-                row = {"state": pair.state, "next_state": pair.next_state, "context": pair.context}
+                row: dict[str, object] = {"state": pair.state, "next_state": pair.next_state, "context": pair.context}
                 row |= {"episode": pair.episode, "step": pair.step, "action": action, "action_logprob": logprob}
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
             bar.update(len(part))

@@ -34,9 +34,7 @@ def inference_from_folders(fwm: Path | None, idm: Path | None) -> Inference:
     else:
         config = WorldModelConfig(base=str(first), storage="shared")
     sampling = {role: recipes.get(role, next(iter(recipes.values())))[2] for role in Role}
-    return Inference(
-        WorldModel(config, reference=False), PromptBuilder(TextCodec(str(first)), templates, limit), sampling
-    )
+    return Inference(WorldModel(config, reference=False), PromptBuilder(TextCodec(str(first)), templates, limit), sampling)
 
 
 def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inference:

@@ -37,9 +37,7 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
                 counts["empty episodes"] += 1
                 continue
             name = episode[0].episode
-            split = split_episodes([name], val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)[
-                name
-            ]
+            split = split_episodes([name], val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)[name]
             counts[f"{split} episodes"] += 1
             counts[f"{split} transitions"] += len(episode)
             for transition in episode:
@@ -59,9 +57,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = list(argv)
     if not arguments or arguments[0] not in ENVIRONMENTS:
         rows = "\n".join(f"  {name:<12} {env.help}" for name, env in ENVIRONMENTS.items())
-        print(
-            f"usage: swirl record ENV --out DIR [options]\n\nworlds:\n{rows}\n\nswirl record ENV --help shows a world's options."
-        )
+        print(f"usage: swirl record ENV --out DIR [options]\n\nworlds:\n{rows}\n\nswirl record ENV --help shows its options.")
         return 0 if not arguments or arguments[0] in ("-h", "--help") else 2
     kind = ENVIRONMENTS[arguments[0]].load()
     parser = ArgumentParser(prog=f"swirl record {arguments[0]}", description=ENVIRONMENTS[arguments[0]].help)

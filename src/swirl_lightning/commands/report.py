@@ -43,9 +43,7 @@ def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) ->
     """
     path = folder / "metrics.jsonl"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: the run needs the callback BenchmarkEvaluation and a finished phase"
-        )
+        raise FileNotFoundError(f"{path} is missing: the run needs the callback BenchmarkEvaluation and a finished phase")
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     records = [record for record in records if record["split"] == split]
     if not records:
@@ -60,9 +58,7 @@ def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) ->
             for key in (key for key in record if key.startswith("best_of_")):
                 _merge(rows, key.replace("_", "-"), {"fwm": record[key]}, prefix)
         elif match := _PHASE_LABEL.match(record["label"]):
-            _merge(
-                rows, f"{name}-{match[1]}" if per_iteration else name, record, prefix
-            )  # later phases replace earlier
+            _merge(rows, f"{name}-{match[1]}" if per_iteration else name, record, prefix)  # later phases replace earlier
     return rows
 
 

@@ -96,7 +96,7 @@ class Study:
             if self.warmup_run is None:
                 list(pool.map(lambda seed: self._cell(seed, None, bar), self.seeds))
             cells = [(seed, method) for seed in self.seeds for method in self.methods]
-            list(pool.map(lambda cell: self._cell(*cell, bar), cells))
+            list(pool.map(lambda cell: self._cell(cell[0], cell[1], bar), cells))
         report = self._report(seconds=time.time() - started)
         write_report(report, self.out, self.title)
         return report
@@ -143,16 +143,15 @@ class Study:
             return
         command = [sys.executable, "-m", "swirl_lightning", "fit", "--config", str(self.base)]
         command += [f"--{key}={_as_argument(value)}" for key, value in options.items()]
-        if (folder / "checkpoints" / "last.ckpt").is_file() and (folder / "options.json").is_file():
-            if json.loads((folder / "options.json").read_text()) == wanted:
-                command += ["--ckpt_path", "last"]  # an interrupted cell goes on where it was
+        options_file = folder / "options.json"
+        same = options_file.is_file() and json.loads(options_file.read_text()) == wanted
+        if same and (folder / "checkpoints" / "last.ckpt").is_file():
+            command += ["--ckpt_path", "last"]  # an interrupted cell goes on where it was
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "options.json").write_text(json.dumps(options, default=str))
+        options_file.write_text(json.dumps(options, default=str))
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            status = subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
-            ).returncode
+            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
         if status:
             tail = "\n".join((folder / "log.txt").read_text(errors="replace").splitlines()[-15:])
             raise RuntimeError(f"study: {folder} failed with status {status}; the end of its log.txt:\n{tail}")

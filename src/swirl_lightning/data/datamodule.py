@@ -136,9 +136,7 @@ class TransitionDataModule(L.LightningDataModule):
     def steps_per_epoch(self, phase: Phase) -> int:
         """Batches of an epoch of a phase."""
         size, batch = (
-            (len(self.labelled), self.warmup_batch_size)
-            if phase is Phase.WARMUP
-            else (len(self.unlabelled), self.batch_size)
+            (len(self.labelled), self.warmup_batch_size) if phase is Phase.WARMUP else (len(self.unlabelled), self.batch_size)
         )
         return -(-size // batch)
 
@@ -151,9 +149,7 @@ class TransitionDataModule(L.LightningDataModule):
         if phase is Phase.WARMUP:
             order = epoch_order(len(self.labelled), self.seed, epoch)
             make = labelled_batches(self.labelled)
-            return EpochLoader(
-                len(self.labelled), self.warmup_batch_size, make, order, rank=rank, world_size=world_size
-            )
+            return EpochLoader(len(self.labelled), self.warmup_batch_size, make, order, rank=rank, world_size=world_size)
         make = unlabelled_batches(
             self.unlabelled,
             self.labelled,

@@ -164,9 +164,7 @@ def _typed(name: str, field: str, column: str, values: Any) -> Any:
             return values.cast(pa.large_binary())
     row = pc.index(pc.is_valid(values), True).as_py()
     value = repr(values[row].as_py())[:80]
-    raise DataError(
-        f"{name}, row {row + 1}: field {field!r} (column {column!r}) must be {_WANTED[field]}, got {kind}: {value}"
-    )
+    raise DataError(f"{name}, row {row + 1}: field {field!r} (column {column!r}) must be {_WANTED[field]}, got {kind}: {value}")
 
 
 _WANTED = {
@@ -226,9 +224,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 record = json.loads(line)
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise DataError(
-                    f"{path}, line {number}: malformed JSON ({error}); every line must hold one object"
-                ) from error
+                raise DataError(f"{path}, line {number}: malformed JSON ({error}); every line must hold one object") from error
             if not isinstance(record, dict):
                 raise DataError(f"{path}, line {number}: must hold one JSON object, got {type(record).__name__}")
             yield number, record

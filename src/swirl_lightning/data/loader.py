@@ -48,9 +48,7 @@ class EpochLoader:
         drop_last: bool = False,
     ) -> None:
         if batch_size % world_size:
-            raise ValueError(
-                f"data: batch size {batch_size} cannot be shared by {world_size} processes; make it a multiple"
-            )
+            raise ValueError(f"data: batch size {batch_size} cannot be shared by {world_size} processes; make it a multiple")
         self.size, self.batch_size, self.make, self.order = size, batch_size, make, order
         self.rank, self.world_size = rank, world_size
         self.dropped = size % batch_size if drop_last else 0
@@ -128,9 +126,7 @@ def unlabelled_batches(
         ValueError: if there is nothing to replay, or the ranks cannot share the replay batch.
     """
     if replay_size and not replay:
-        raise ValueError(
-            "data: replay_batch_size needs labelled transitions, but there are none; raise labelled_fraction"
-        )
+        raise ValueError("data: replay_batch_size needs labelled transitions, but there are none; raise labelled_fraction")
     if replay_size % world_size:
         raise ValueError(
             f"data: replay_batch_size {replay_size} cannot be shared by {world_size} processes; make it a multiple"

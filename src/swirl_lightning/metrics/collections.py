@@ -56,9 +56,7 @@ def idm_metrics(
     return _collect(_agreement(tokenize, True, scored, character_bleu, kwargs))
 
 
-def _agreement(
-    tokenize: Tokenize, text: bool, scored: bool, character_bleu: bool, kwargs: dict[str, Any]
-) -> dict[str, Metric]:
+def _agreement(tokenize: Tokenize, text: bool, scored: bool, character_bleu: bool, kwargs: dict[str, Any]) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {
         "exact_match": ExactMatch(**kwargs),
         "token_accuracy": TokenAccuracy(tokenize, **kwargs),

@@ -96,8 +96,7 @@ class RougeL(MeanOf):
     def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
         check_pairs(predictions=predictions, references=references)
         self._add(
-            100.0 * float(self._scorer.score(r, p)["rougeL"].fmeasure)
-            for p, r in zip(predictions, references, strict=True)
+            100.0 * float(self._scorer.score(r, p)["rougeL"].fmeasure) for p, r in zip(predictions, references, strict=True)
         )
 
 

@@ -30,9 +30,7 @@ class FrozenLanguageModel:
         start = self.tokenizer.bos_token_id
         start = self.tokenizer.eos_token_id if start is None else start
         if start is None:
-            raise ValueError(
-                f"language model {folder}: its tokenizer has neither bos_token nor eos_token to start with"
-            )
+            raise ValueError(f"language model {folder}: its tokenizer has neither bos_token nor eos_token to start with")
         self.start = int(start)
 
     @torch.no_grad()
@@ -44,18 +42,14 @@ class FrozenLanguageModel:
         """
         total, tokens = 0.0, 0
         for begin in range(0, len(texts), self.batch_size):
-            part = [
-                self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts[begin : begin + self.batch_size]
-            ]
+            part = [self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts[begin : begin + self.batch_size]]
             width = max(len(ids) for ids in part)
             ids = torch.full((len(part), width + 1), self.start)
             mask = torch.zeros(len(part), width, dtype=torch.bool)
             for i, row in enumerate(part):
                 ids[i, 1 : len(row) + 1] = torch.tensor(row, dtype=torch.long)
                 mask[i, : len(row)] = True
-            logits = self.model(input_ids=ids.to(self.model.device)).logits[
-                :, :-1
-            ]  # causal: right padding changes nothing
+            logits = self.model(input_ids=ids.to(self.model.device)).logits[:, :-1]  # causal: right padding changes nothing
             nll = cross_entropy(logits.transpose(1, 2).float(), ids[:, 1:].to(logits.device), reduction="none")
             total += float((nll.cpu() * mask).sum())
             tokens += int(mask.sum())

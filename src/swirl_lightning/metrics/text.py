@@ -37,9 +37,7 @@ def check_pairs(**fields: Sequence[Any]) -> None:
         ValueError: naming every field with its length.
     """
     if len({len(field) for field in fields.values()}) > 1:
-        raise ValueError(
-            "lists differ in length: " + ", ".join(f"{name} {len(field)}" for name, field in fields.items())
-        )
+        raise ValueError("lists differ in length: " + ", ".join(f"{name} {len(field)}" for name, field in fields.items()))
 
 
 class MeanOf(Metric):

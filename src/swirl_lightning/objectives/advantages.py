@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 
-def group_advantages(
-    rewards: Tensor, *, normalise: Literal["std", "none"] = "std", eps: float = 1e-4
-) -> tuple[Tensor, Tensor]:
+def group_advantages(rewards: Tensor, *, normalise: Literal["std", "none"] = "std", eps: float = 1e-4) -> tuple[Tensor, Tensor]:
     """How much better each member of a group is than its group: ``(r - mean) / (std + eps)``.
 
     The deviation is the sample one (divided by G - 1, as in TRL). Centring on the group's own mean shrinks the expected
@@ -31,9 +29,7 @@ def group_advantages(
     if rewards.ndim != 2:
         raise ValueError(f"rewards must be [B, G], got shape {tuple(rewards.shape)}")
     if rewards.shape[1] < 2:
-        raise ValueError(
-            f"a group needs at least 2 members to be compared, got rewards of shape {tuple(rewards.shape)}"
-        )
+        raise ValueError(f"a group needs at least 2 members to be compared, got rewards of shape {tuple(rewards.shape)}")
     if normalise not in ("std", "none"):
         raise ValueError(f"normalise must be 'std' or 'none', got {normalise!r}")
     finite = torch.isfinite(rewards)

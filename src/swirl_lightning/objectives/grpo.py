@@ -159,9 +159,7 @@ def _kl(log_ratio: Tensor, kind: Kl) -> Tensor:
 
 
 @torch.no_grad()
-def _sums(
-    loss: Tensor, ratio: Tensor, gain: Tensor, mask: Tensor, kl: Tensor | None, config: GrpoConfig
-) -> dict[str, float]:
+def _sums(loss: Tensor, ratio: Tensor, gain: Tensor, mask: Tensor, kl: Tensor | None, config: GrpoConfig) -> dict[str, float]:
     """Additive statistics; one transfer from the device."""
     parts = {
         "loss": loss,

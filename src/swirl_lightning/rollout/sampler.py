@@ -24,9 +24,7 @@ _COMPACT_BELOW = 0.75  # finished members are dropped once fewer than this share
 class _Decoder:
     """What a rollout needs of a model: logits after the prompts, then after one more token a member."""
 
-    def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], group_size: int, capacity: int
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], group_size: int, capacity: int) -> None:
         self.model, self.prompts, self.group_size, self.capacity = model, prompts, group_size, capacity
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
 
@@ -279,9 +277,7 @@ def _allowed(constraint: TokenConstraint | None, run: _Running, width: int, devi
     if constraint.static:
         return mask_for(constraint, [()], device, width=width)
     live = run.live.reshape(-1).tolist()
-    return mask_for(
-        constraint, [row if on else () for row, on in zip(run.generated, live, strict=True)], device, width=width
-    )
+    return mask_for(constraint, [row if on else () for row, on in zip(run.generated, live, strict=True)], device, width=width)
 
 
 def _compact(decoder: _Decoder, run: _Running, tokens: Tensor) -> Tensor:

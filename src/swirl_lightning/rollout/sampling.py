@@ -27,9 +27,7 @@ def row_noise(seeds: Sequence[int], group_size: int, steps: int) -> Tensor:
     return torch.stack(draws)
 
 
-def next_tokens(
-    logits: Tensor, noise: Tensor, params: SamplingParams, allowed: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def next_tokens(logits: Tensor, noise: Tensor, params: SamplingParams, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Draws the next token of every row by inverting the cumulative distribution.
 
     Args:

@@ -196,7 +196,7 @@ class PackedLayout:
 
 def _take(flat: Tensor, index: Tensor) -> Tensor:
     """Rows of ``flat`` [N, ...] at ``index`` [*shape] -> [*shape, ...]."""
-    return flat.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
+    return flat.index_select(0, index.reshape(-1)).view(*index.shape, *flat.shape[1:])
 
 
 def pack_layout(
@@ -239,5 +239,11 @@ def pack_layout(
             first = b * p + (i * g + j) * t
             slots.append(torch.arange(first, first + n))
             flat += n
-    tensors = (prefix_index, prefix_mask, member_index, member_mask, torch.cat(slots))
-    return PackedLayout(*(x.to(device) for x in tensors), captured={} if capture else None)
+    return PackedLayout(
+        prefix_index.to(device),
+        prefix_mask.to(device),
+        member_index.to(device),
+        member_mask.to(device),
+        torch.cat(slots).to(device),
+        captured={} if capture else None,
+    )

@@ -82,8 +82,6 @@ def read_recipe(folder: str | Path) -> tuple[PromptTemplates, int, SamplingParam
     """
     path = Path(folder) / RECIPE
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: give a folder written by `swirl export` (it says how to prompt the model)"
-        )
+        raise FileNotFoundError(f"{path} is missing: give a folder written by `swirl export` (it says how to prompt the model)")
     recipe: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return PromptTemplates(**recipe["prompts"]), int(recipe["max_prompt_tokens"]), SamplingParams(**recipe["sampling"])

@@ -100,9 +100,7 @@ class ScoringHead:
                 entropy = torch.zeros_like(normaliser)
         return scores, entropy
 
-    def _mask(
-        self, order: Tensor, bounds: list[int], u: int, end: int, width: int, device: torch.device
-    ) -> Tensor | None:
+    def _mask(self, order: Tensor, bounds: list[int], u: int, end: int, width: int, device: torch.device) -> Tensor | None:
         """Allowed tokens of chunk positions: None, [1, V] for a static constraint, [u, V] otherwise."""
         if self.constraint is None:
             return None

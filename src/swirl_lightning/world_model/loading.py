@@ -17,9 +17,7 @@ def resolve_dtype(dtype: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
 
-def load_causal_lm(
-    base: str, *, dtype: str = "auto", trust_remote_code: bool = False, seed: int = 0
-) -> PreTrainedModel:
+def load_causal_lm(base: str, *, dtype: str = "auto", trust_remote_code: bool = False, seed: int = 0) -> PreTrainedModel:
     """Loads a causal LM, or initialises one at random where a local folder holds no weights.
 
     Args:
@@ -56,15 +54,15 @@ def load_causal_lm(
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch_dtype, trust_remote_code=trust_remote_code)
     assert isinstance(model, PreTrainedModel)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _pretrained(base: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
-    )
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True)
     assert isinstance(model, PreTrainedModel)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _looks_like_path(base: str) -> bool:

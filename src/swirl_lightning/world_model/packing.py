@@ -118,7 +118,10 @@ def pack(groups: Sequence[Group], device: torch.device) -> PackedRows:
         row_of.extend([r] * len(before))
         offset.extend(range(len(before)))
     scored = torch.tensor([len(row.ids) - row.start for _, row in rows])
-    as_tensor = lambda values: torch.tensor(values, dtype=torch.int64, device=device)  # noqa: E731
+
+    def as_tensor(values: Sequence[object]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=device)
+
     return PackedRows(
         ids=as_tensor([ids]),
         positions=as_tensor([positions]),

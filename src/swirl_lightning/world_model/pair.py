@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swirl_lightning.types import Role
@@ -91,6 +91,7 @@ class WorldModel(nn.Module):
         self.config = config
         self.has_reference = reference
         self.models = nn.ModuleDict()
+        self.joint: Tensor
         self.register_buffer("joint", torch.tensor(False))  # True while one warm-up model plays both roles
         if config.storage == "adapters":
             self.models["base"] = self._with_adapters(self._load(config.base))

@@ -35,9 +35,7 @@ class CausalScorer:
         logit_budget: positions x vocabulary that may exist at once.
     """
 
-    def __init__(
-        self, token_budget: int = 16384, *, path: ScoringPath | None = None, logit_budget: int = LOGIT_BUDGET
-    ) -> None:
+    def __init__(self, token_budget: int = 16384, *, path: ScoringPath | None = None, logit_budget: int = LOGIT_BUDGET) -> None:
         if token_budget < 1:
             raise ValueError(f"token_budget must be at least 1, got {token_budget}")
         self.token_budget, self.path, self.logit_budget = token_budget, path, logit_budget
@@ -184,9 +182,8 @@ def _self_check(model: PreTrainedModel, implementation: str) -> tuple[ScoringPat
     if implementation != ATTENTION_NAME:
         return ScoringPath.PLAIN, f"attention implementation is {implementation}"
     vocabulary = model.get_input_embeddings().num_embeddings
-    token = lambda i: (7 * i + 3) % vocabulary  # noqa: E731
-    prefix = [token(i) for i in range(9)]
-    tails = [[token(50 + 11 * k + i) for i in range(2 + k)] for k in range(3)]
+    prefix = [(7 * i + 3) % vocabulary for i in range(9)]
+    tails = [[(350 + 77 * k + 7 * i) % vocabulary for i in range(2 + k)] for k in range(3)]
     groups = [[ScoredRow(tuple(prefix[:n] + tail), n) for tail in tails] for n in (5, 9)]
     was_training = model.training
     model.eval()
