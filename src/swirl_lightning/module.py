@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,8 @@ class SwirlModule(L.LightningModule):
             model; ``each`` trains each role on its own task.
         warmup_idm_weight: weight of the IDM's task in the warm-up. The judge must be good before the policy is: SWIRL fails
             with a weak one.
+        warmup_until_idm: end the warm-up at the first epoch after which the IDM's greedy answers are right on this share of the
+            validation pairs; ``schedule.warmup_epochs`` is then the most. None always takes them all.
         warmup_optimizer: optimizer of the warm-up.
         fwm_optimizer: optimizer of Phase I.
         idm_optimizer: optimizer of Phase II.
@@ -83,6 +86,7 @@ class SwirlModule(L.LightningModule):
         idm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
         warmup: Literal["joint", "each"] = "joint",
         warmup_idm_weight: float = 1.0,
+        warmup_until_idm: float | None = None,
         warmup_optimizer: OptimizerCallable = _adamw,
         fwm_optimizer: OptimizerCallable = _adamw,
         idm_optimizer: OptimizerCallable = _adamw,
@@ -98,7 +102,7 @@ class SwirlModule(L.LightningModule):
         if idm.nll_weight:
             raise ValueError("idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm")
         self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
-        self.warmup_idm_weight = warmup_idm_weight
+        self.warmup_idm_weight, self.warmup_until_idm = warmup_idm_weight, warmup_until_idm
         self.roles = {Role.FWM: fwm, Role.IDM: idm}
         self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
         self.codec = TextCodec(tokenizer or world_model.base)
@@ -138,7 +142,7 @@ class SwirlModule(L.LightningModule):
         Raises:
             ValueError: naming the settings that do not fit.
         """
-        embeddings = model.get_input_embeddings().weight.shape[0]
+        embeddings: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
         if embeddings < self.codec.vocab_size:
             raise ValueError(
                 f"the tokenizer has {self.codec.vocab_size} tokens but model {self.world_model_config.base!r} only "
@@ -253,6 +257,8 @@ class SwirlModule(L.LightningModule):
         else:
             values = self._swirl_step(Role(phase.value), batch)
         values["time/step"] = time.perf_counter() - started
+        if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until_idm is not None:
+            values["idm_exact_match"] = self._maybe_end_warmup(self.warmup_until_idm)
         values["iteration"] = float(self.iteration)
         self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
 
@@ -265,6 +271,34 @@ class SwirlModule(L.LightningModule):
             for role in Role:
                 values |= self._backward_supervised(role, {role: 1.0}, batch.labelled, f"{role.value}_nll")
         return values | self._step(Phase.WARMUP)
+
+    def _maybe_end_warmup(self, threshold: float) -> float:
+        """Makes this epoch the warm-up's last where the IDM is a good judge already; returns its share of right answers."""
+        pairs: Sequence[Transition] = self.trainer.datamodule.val  # type: ignore[attr-defined]
+        greedy = replace(self.roles[Role.IDM].sampling, temperature=0.0)
+        actions = self.inference.infer_actions(pairs, params=greedy)
+        right = sum(z[0] == pair.action for z, pair in zip(actions, pairs, strict=True)) / len(pairs)
+        if right >= threshold and self.current_epoch + 1 < self.schedule.warmup_epochs:
+            self._shorten_warmup(self.current_epoch + 1)
+            rank_zero_info(
+                f"the IDM is right on {right:.1%} of the validation pairs: the warm-up ends after {self.current_epoch + 1} epochs"
+            )
+        return right
+
+    def _shorten_warmup(self, epochs: int) -> None:
+        if self.trainer.max_epochs == self.schedule.total_epochs:
+            self.trainer.fit_loop.max_epochs = self.schedule.total_epochs - self.schedule.warmup_epochs + epochs
+        self.schedule = replace(self.schedule, warmup_epochs=epochs)
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["warmup_epochs"] = self.schedule.warmup_epochs
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        epochs = checkpoint.get("warmup_epochs", self.schedule.warmup_epochs)
+        if epochs < self.schedule.warmup_epochs:
+            self._shorten_warmup(epochs)
 
     def _pseudo_step(self, batch: Batch) -> dict[str, float]:
         sampling = self.roles[Role.IDM].sampling

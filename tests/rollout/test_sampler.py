@@ -18,7 +18,10 @@ RNG = random.Random(3)
 PROMPTS = [[RNG.randrange(3, VOCAB) for _ in range(n)] for n in (4, 13, 9, 20)]
 
 
-def generate(model, prompts=PROMPTS, members=3, params=SamplingParams(18, 0.9, top_p=0.95), seeds=(1, 2, 3, 4), **kwargs):
+SAMPLED = SamplingParams(18, 0.9, top_p=0.95)
+
+
+def generate(model, prompts=PROMPTS, members=3, params=SAMPLED, seeds=(1, 2, 3, 4), **kwargs):
     engine = TransformersEngine(cache_tokens=kwargs.pop("cache_tokens", 1 << 18))
     return engine.generate(model, prompts, members, params, seeds=seeds, stop_ids=STOP, pad_id=2, **kwargs)
 

@@ -181,7 +181,7 @@ def _self_check(model: PreTrainedModel, implementation: str) -> tuple[ScoringPat
     """Compares both paths on two groups of unequal rows."""
     if implementation != ATTENTION_NAME:
         return ScoringPath.PLAIN, f"attention implementation is {implementation}"
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
     prefix = [(7 * i + 3) % vocabulary for i in range(9)]
     tails = [[(350 + 77 * k + 7 * i) % vocabulary for i in range(2 + k)] for k in range(3)]
     groups = [[ScoredRow(tuple(prefix[:n] + tail), n) for tail in tails] for n in (5, 9)]
