@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ TRAINER_COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``swirl``.
+    """Entry point of ``swirl``. A mistake of the user ends in one message; ``SWIRL_DEBUG=1`` shows the traceback instead.
 
     Args:
         argv: arguments without the program's name; default: the process's.
@@ -44,6 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("SWIRL_DEBUG") == "1":
+            raise
+        print(f"swirl: error: {error}\n(SWIRL_DEBUG=1 shows where it comes from)", file=sys.stderr)
+        return 1
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -51,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(COMMANDS[arguments[0]][0])
         return int(module.main(arguments[1:]))
     if arguments[0] not in TRAINER_COMMANDS:
-        print(f"swirl: unknown command {arguments[0]!r}\n\n{_help()}", file=sys.stderr)
+        print(f"swirl: error: unknown command {arguments[0]!r}\n\n{_help()}", file=sys.stderr)
         return 2
     run_trainer(arguments)
     return 0
