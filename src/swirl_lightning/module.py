@@ -33,6 +33,7 @@ from swirl_lightning.schedule import PhaseSchedule
 from swirl_lightning.settings import RoleSettings
 from swirl_lightning.strategies import reduce_gradients, sum_over_ranks
 from swirl_lightning.types import Batch, Experience, Phase, Role, SamplingParams, ScoredRow, Transition
+from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.pair import REFERENCE, WorldModel, WorldModelConfig
 from swirl_lightning.world_model.scorer import CausalScorer, scoring_path
 
@@ -101,6 +102,12 @@ class SwirlModule(L.LightningModule):
         self.automatic_optimization = False
         if idm.nll_weight:
             raise ValueError("idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm")
+        if world_model.idm_base is not None and warmup == "joint" and schedule.warmup_epochs:
+            raise ValueError(
+                f"world_model.idm_base={world_model.idm_base!r} would be overwritten: a joint warm-up trains one model and "
+                "copies it into both roles; set model.warmup to each, or schedule.warmup_epochs to 0"
+            )
+        check_base(world_model.base)
         self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
         self.warmup_idm_weight, self.warmup_until_idm = warmup_idm_weight, warmup_until_idm
         self.roles = {Role.FWM: fwm, Role.IDM: idm}
@@ -206,6 +213,13 @@ class SwirlModule(L.LightningModule):
                 "SWIRL phases read different data: set Trainer(reload_dataloaders_every_n_epochs=1) "
                 f"(`swirl fit` does), got {reload}"
             )
+        replayed = getattr(getattr(self.trainer, "datamodule", None), "replay_batch_size", None)
+        if stage == "fit" and replayed == 0:
+            for role in self._policies():
+                if self.roles[role].replay_weight:
+                    raise ValueError(
+                        f"{role.value}.replay_weight is set, but there is nothing to replay: set data.replay_batch_size, now 0"
+                    )
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -281,7 +295,8 @@ class SwirlModule(L.LightningModule):
         if right >= threshold and self.current_epoch + 1 < self.schedule.warmup_epochs:
             self._shorten_warmup(self.current_epoch + 1)
             rank_zero_info(
-                f"the IDM is right on {right:.1%} of the validation pairs: the warm-up ends after {self.current_epoch + 1} epochs"
+                f"the IDM is right on {right:.1%} of the validation pairs: the warm-up ends after "
+                f"{self.current_epoch + 1} epochs"
             )
         return right
 

@@ -34,21 +34,10 @@ def load_causal_lm(base: str, *, dtype: str = "auto", trust_remote_code: bool = 
         ValueError: if the folder holds pickled weights only, or no causal LM.
     """
     torch_dtype = resolve_dtype(dtype)
+    check_base(base)
     folder = Path(base)
-    if _looks_like_path(base) and not folder.is_dir():
-        raise FileNotFoundError(f"world_model.base: there is no folder {base!r} (make one with `swirl init`)")
-    if not folder.is_dir():
+    if not folder.is_dir() or any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
         return _pretrained(base, torch_dtype, trust_remote_code)
-    if not (folder / "config.json").is_file():
-        adapter = " It holds a LoRA adapter: give its base model." if (folder / "adapter_config.json").is_file() else ""
-        raise ValueError(f"world_model.base: {base!r} has no config.json, so it is not a model folder.{adapter}")
-    if any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
-        return _pretrained(base, torch_dtype, trust_remote_code)
-    if next(folder.glob("*.bin"), None) or next(folder.glob("*.pt"), None):
-        raise ValueError(
-            f"world_model.base: {base!r} holds pickled weights only, which can run code when loaded; "
-            "convert them to safetensors first"
-        )
     config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -56,6 +45,29 @@ def load_causal_lm(base: str, *, dtype: str = "auto", trust_remote_code: bool = 
     assert isinstance(model, PreTrainedModel)
     model.eval()
     return model
+
+
+def check_base(base: str) -> None:
+    """Looks at a local folder without loading anything from it; hub names pass.
+
+    Raises:
+        FileNotFoundError: if ``base`` looks like a path that does not exist.
+        ValueError: if the folder holds pickled weights only, or no causal LM.
+    """
+    folder = Path(base)
+    if _looks_like_path(base) and not folder.is_dir():
+        raise FileNotFoundError(f"world_model.base: there is no folder {base!r} (make one with `swirl init`)")
+    if not folder.is_dir():
+        return
+    if not (folder / "config.json").is_file():
+        adapter = " It holds a LoRA adapter: give its base model." if (folder / "adapter_config.json").is_file() else ""
+        raise ValueError(f"world_model.base: {base!r} has no config.json, so it is not a model folder.{adapter}")
+    safe = any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
+    if not safe and (next(folder.glob("*.bin"), None) or next(folder.glob("*.pt"), None)):
+        raise ValueError(
+            f"world_model.base: {base!r} holds pickled weights only, which can run code when loaded; "
+            "convert them to safetensors first"
+        )
 
 
 def _pretrained(base: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:

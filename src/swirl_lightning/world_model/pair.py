@@ -102,7 +102,23 @@ class WorldModel(nn.Module):
             self.models[Role.IDM.value] = self._load(config.idm_base or config.base)
         if reference and config.storage != "adapters":
             self.models[REFERENCE] = self._load(config.base)
+        if reference and config.idm_base is not None:
+            self._check_one_shape(config.idm_base)
         self.unfreeze()
+
+    def _check_one_shape(self, idm_base: str) -> None:
+        """One reference serves both phases, so both roles must fit into it.
+
+        Raises:
+            ValueError: naming both bases and a parameter that differs.
+        """
+        shapes = [{name: tuple(p.shape) for name, p in self._named(role)} for role in Role]
+        if differing := [name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)]:
+            raise ValueError(
+                f"world_model.idm_base {idm_base!r} and base {self.config.base!r} differ in {differing[0]} "
+                f"({shapes[1].get(differing[0])} and {shapes[0].get(differing[0])}), but one reference policy serves both: "
+                "give bases of one shape, or set fwm.grpo.beta and idm.grpo.beta to 0"
+            )
 
     def _load(self, base: str) -> PreTrainedModel:
         config = self.config
