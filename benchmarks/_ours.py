@@ -1,0 +1,166 @@
+"""Our side of ``swirl_step.py``: ``SwirlModule`` under ``Trainer.fit``, one step whenever the parent asks for one."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import _shapes
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from swirl_lightning.codecs.constraints import RangeConstraint
+from swirl_lightning.module import SwirlModule
+from swirl_lightning.objectives.grpo import GrpoConfig
+from swirl_lightning.prompts import PromptTemplates
+from swirl_lightning.schedule import PhaseSchedule
+from swirl_lightning.settings import RoleSettings
+from swirl_lightning.types import Batch, Phase, Role, SamplingParams, UnlabelledPair
+from swirl_lightning.world_model import WorldModelConfig
+
+
+class Clock:
+    """Seconds spent inside model calls: forward passes, backward passes and optimizer steps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Counts the time inside, once where calls nest."""
+        self._depth += 1
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self.seconds += time.perf_counter() - started
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, counted."""
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            with self.running():
+                return call(*args, **kwargs)
+
+        return counted
+
+
+class Paced(L.Callback):
+    """Waits for the parent before each step and reports it afterwards."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: SwirlModule) -> None:
+        """Full-length completions on both sides: the policy may not end early. Model calls are counted."""
+        role = Role(pl_module.phase.value)
+        words = RangeConstraint(_shapes.VOCAB, _shapes.FIRST_WORD, _shapes.VOCAB)
+        pl_module.inference.constraints = {**pl_module.inference.constraints, role: words}
+        for model in pl_module.world_model.models.values():
+            model.forward = self.clock.around(model.forward)
+        pl_module.manual_backward = self.clock.around(pl_module.manual_backward)
+        for optimizer in trainer.optimizers:
+            optimizer.step = self.clock.around(optimizer.step)
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: SwirlModule, batch: Batch, batch_idx: int) -> None:
+        """Blocks until asked."""
+        _shapes.wait_for_go()
+        self.clock.seconds, self.started = 0.0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: SwirlModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Reports seconds, parts and the peak."""
+        seconds = time.perf_counter() - self.started
+        experience = pl_module.last_experience
+        assert experience is not None
+        _shapes.reply(
+            {
+                "seconds": seconds,
+                "parts": experience.seconds | {"outside model calls": seconds - self.clock.seconds},
+                "peak_bytes": _shapes.memory(),
+                "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+                "tokens": int(experience.trajectory.mask.sum()),
+                "reward": float(experience.rewards.mean()),
+            }
+        )
+
+
+class Batches(L.LightningDataModule):
+    """The benchmark's pairs, a step's worth a batch."""
+
+    def __init__(self, shape: _shapes.Shape, steps: int) -> None:
+        super().__init__()
+        made = [UnlabelledPair(p.state, p.next_state, step=i) for i, p in enumerate(_shapes.pairs(shape, shape.pairs * steps))]
+        self.batches = [Batch(unlabelled=tuple(made[i : i + shape.pairs])) for i in range(0, len(made), shape.pairs)]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """One batch a step."""
+        return DataLoader(self.batches, batch_size=1, collate_fn=lambda rows: rows[0])  # type: ignore[arg-type]
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Texts stay where they are."""
+        return batch
+
+
+def module(shape: _shapes.Shape, models: Path, token_budget: int) -> SwirlModule:
+    """The module as a user would configure it."""
+
+    def settings(tokens: int) -> RoleSettings:
+        sampling = SamplingParams(max_new_tokens=tokens, temperature=_shapes.TEMPERATURE)
+        return RoleSettings(sampling, shape.group, GrpoConfig(beta=_shapes.BETA), reward_floor=_shapes.CLAMP)
+
+    return SwirlModule(
+        WorldModelConfig(base=str(models / "fwm"), idm_base=str(models / "idm")),
+        tokenizer=str(models / "tokenizer"),
+        prompts=PromptTemplates(fwm=("{state} {action}",), idm=("{state} {next_state}",)),
+        max_prompt_tokens=shape.state + max(shape.next_state, shape.action),
+        schedule=PhaseSchedule(warmup_epochs=0, iterations=1, order=(Phase(shape.phase),)),
+        fwm=settings(shape.next_state),
+        idm=settings(shape.action),
+        fwm_optimizer=_adamw,
+        idm_optimizer=_adamw,
+        token_budget=token_budget,
+        seed=0,
+    )
+
+
+def _adamw(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=_shapes.LEARNING_RATE, weight_decay=0.0)
+
+
+def main() -> None:
+    """Runs as many steps as the parent asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--token-budget", type=int, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    shape = _shapes.SHAPES[args.shape]
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=1,
+        reload_dataloaders_every_n_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Paced()],
+    )
+    trainer.fit(module(shape, args.models, args.token_budget), Batches(shape, args.steps))
+
+
+if __name__ == "__main__":
+    main()

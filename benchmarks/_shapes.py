@@ -1,0 +1,101 @@
+"""What both sides of ``swirl_step.py`` compute: shapes, pairs and the worker protocol. Needs the standard library only."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+VOCAB = 8192
+EOS, FIRST_WORD = 1, 3  # ids 0..2 are padding, end and unknown
+CLAMP = -10.0  # lowest reward, nats per token
+BETA, TEMPERATURE, LEARNING_RATE = 0.1, 1.0, 1e-6
+REPLY = "@@reply "  # marks protocol lines among what libraries print
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Token counts of one group; every completion has full length.
+
+    Attributes:
+        phase: ``idm`` (Phase II: the policy answers actions) or ``fwm`` (Phase I: it answers next states).
+        state: tokens of x.
+        next_state: tokens of y.
+        action: tokens of z.
+        group: G, completions per prompt.
+        pairs: groups a step.
+    """
+
+    phase: str
+    state: int
+    next_state: int
+    action: int
+    group: int
+    pairs: int = 2
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of the policy's prompt."""
+        return self.state + (self.next_state if self.phase == "idm" else self.action)
+
+    @property
+    def completion(self) -> int:
+        """Tokens of one completion."""
+        return self.action if self.phase == "idm" else self.next_state
+
+
+SHAPES = {
+    "phase2-text": Shape("idm", state=512, next_state=512, action=16, group=16),
+    "phase2-long": Shape("idm", state=2048, next_state=2048, action=16, group=16),
+    "phase1-text": Shape("fwm", state=496, next_state=128, action=16, group=8),
+    "phase1-image": Shape("fwm", state=284, next_state=256, action=16, group=8),
+    "smoke": Shape("idm", state=24, next_state=24, action=4, group=4),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Texts of one pair: words of the benchmark's vocabulary, one token each."""
+
+    state: str
+    next_state: str
+    action: str
+
+
+def pairs(shape: Shape, count: int, seed: int = 0) -> list[Pair]:
+    """Random pairs; a next state differs from its state in a tenth of its words."""
+    rng = random.Random(seed)
+
+    def words(n: int) -> list[str]:
+        return [f"w{rng.randrange(FIRST_WORD, VOCAB)}" for _ in range(n)]
+
+    made = []
+    for _ in range(count):
+        state = words(shape.state)
+        after = [word if rng.random() > 0.1 else words(1)[0] for word in state[: shape.next_state]]
+        after += words(shape.next_state - len(after))
+        made.append(Pair(" ".join(state), " ".join(after), " ".join(words(shape.action))))
+    return made
+
+
+def memory(field: str = "VmHWM") -> int:
+    """Bytes of this process by ``/proc``: ``VmHWM`` is the peak, ``VmRSS`` the present."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+
+
+def wait_for_go() -> None:
+    """Blocks until the parent asks for the next step.
+
+    Raises:
+        SystemExit: when the parent has gone.
+    """
+    if not sys.stdin.readline():
+        raise SystemExit("the parent has gone")
+
+
+def reply(values: dict[str, Any]) -> None:
+    """Answers the parent."""
+    print(REPLY + json.dumps(values), flush=True)
