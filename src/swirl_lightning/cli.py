@@ -88,6 +88,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
                 default="runs/default",
                 help="folder of checkpoints, metrics, samples, TensorBoard",
             )
+            parser.add_lightning_class_args(PhaseFreezing, "freezing")
+            parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
             parser.set_defaults({"trainer.reload_dataloaders_every_n_epochs": 1, "trainer.use_distributed_sampler": False})
 
         def before_instantiate_classes(self) -> None:
@@ -103,12 +105,9 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             run_dir = Path(self._get(self.config, "run_dir"))
             if self._get(self.config, "trainer.logger") in (None, True):
                 kwargs.setdefault("logger", TensorBoardLogger(str(run_dir), name="", version=""))
-            trainer = super().instantiate_trainer(**kwargs)
-            callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-            for own in (PhaseFreezing, RunCheckpoint):
-                if not any(isinstance(callback, own) for callback in callbacks):
-                    callbacks.insert(0 if own is PhaseFreezing else len(callbacks), own())
-            return trainer
+            if not self._get(self.config, "trainer.plugins"):
+                kwargs.setdefault("plugins", [AtomicCheckpointIO()])
+            return super().instantiate_trainer(**kwargs)
 
     for known in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
@@ -119,7 +118,6 @@ def run_trainer(arguments: Sequence[str]) -> Any:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"plugins": [AtomicCheckpointIO()], "enable_checkpointing": False},
         args=list(arguments),
     )
 

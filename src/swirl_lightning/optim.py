@@ -18,7 +18,7 @@ class PhaseLR(LRScheduler):
 
     Args:
         optimizer: the optimizer.
-        warmup_steps: steps of the linear ramp.
+        warmup_steps: steps of the linear ramp; a number below 1 is a share of the phase's steps.
         decay: shape after the ramp.
         floor: last learning rate as a share of the optimizer's.
     """
@@ -26,7 +26,7 @@ class PhaseLR(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        warmup_steps: int = 0,
+        warmup_steps: float = 0,
         decay: Literal["cosine", "linear", "constant"] = "cosine",
         floor: float = 0.1,
     ) -> None:
@@ -51,10 +51,11 @@ class PhaseLR(LRScheduler):
         return [base * self._factor(self.last_epoch) for base in self.base_lrs]
 
     def _factor(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
+        ramp = self.warmup_steps if self.warmup_steps >= 1 else self.warmup_steps * self.total_steps
+        if step < ramp:
+            return (step + 1) / (ramp + 1)
         if self.decay == "constant":
             return 1.0
-        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+        done = min(1.0, (step - ramp) / max(1.0, self.total_steps - ramp))
         left = 1 - done if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
         return self.floor + (1 - self.floor) * left

@@ -29,5 +29,5 @@ def export(run_dir: Path, out: Path, checkpoint: Path | None = None, adapter_onl
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(export, args=list(argv), as_positional=True)
+    auto_cli(export, prog="swirl export", args=list(argv), as_positional=True)
     return 0

@@ -78,5 +78,5 @@ def imagine(
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(imagine, args=list(argv), as_positional=False)
+    auto_cli(imagine, prog="swirl imagine", args=list(argv), as_positional=False)
     return 0

@@ -98,5 +98,5 @@ def init(
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(init, args=list(argv), as_positional=False)
+    auto_cli(init, prog="swirl init", args=list(argv), as_positional=False)
     return 0

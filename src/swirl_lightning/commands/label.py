@@ -56,5 +56,5 @@ def label(
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(label, args=list(argv), as_positional=True)
+    auto_cli(label, prog="swirl label", args=list(argv), as_positional=True)
     return 0
