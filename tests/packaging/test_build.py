@@ -37,7 +37,18 @@ def test_wheel_and_sdist_hold_everything(tmp_path):
     copy = tmp_path / "project"
     copy.mkdir()
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "src", "callbacks", "pyproject.toml", "README.md", "LICENSE"],
+        [
+            "git",
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "src",
+            "callbacks",
+            "pyproject.toml",
+            "README.md",
+            "LICENSE",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
