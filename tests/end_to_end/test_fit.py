@@ -41,7 +41,7 @@ VARIANTS = {
         "model__fwm__inner_epochs": 2,
         "data__init_args__replay_batch_size": 2,
     },
-    "constrained": {"model__idm__constraint": {"choices": ["turn left", "turn right", "move forward", "take key", "drop key"]}},
+    "constrained": {"model__idm__sampling__max_new_tokens": 16, "model__idm__constraint": {"choices": ["turn left", "turn right", "move forward", "take key", "drop key"]}},
     "pseudo-labels": {"model__schedule": {"warmup_epochs": 1, "iterations": 2, "order": ["pseudo"]}},
 }
 
@@ -52,7 +52,9 @@ def test_fit_runs_every_phase_and_writes_what_it_says(variant, config, tmp_path)
     run = tmp_path / "run"
     metrics = rows(run / "metrics.jsonl")
     assert [row["label"] for row in metrics if row["decoding"] == "greedy"] == (
-        ["warmup", "swirl-1-pseudo", "swirl-2-pseudo"] if variant == "pseudo-labels" else ["warmup", "swirl-1-fwm", "swirl-1-idm"]
+        ["warmup", "swirl-1-pseudo", "swirl-2-pseudo"]
+        if variant == "pseudo-labels"
+        else ["warmup", "swirl-1-fwm", "swirl-1-idm"]
     )
     assert [row["global_step"] for row in metrics[::2]] == [3, 6, 9]  # one tick a batch, inner epochs or not
     for row in metrics:
@@ -69,7 +71,9 @@ def test_fit_runs_every_phase_and_writes_what_it_says(variant, config, tmp_path)
         assert any(tag.startswith("samples/fwm") for tag in events.Tags()["tensors"])
         assert {row["phase"] for row in rows(run / "samples.jsonl")} == {"fwm", "idm"}
     if variant == "constrained":
-        actions = {z for row in rows(run / "samples.jsonl") if row["phase"] == "idm" for z in (m["sample"] for m in row["members"])}
+        actions = {
+            z for row in rows(run / "samples.jsonl") if row["phase"] == "idm" for z in (m["sample"] for m in row["members"])
+        }
         assert actions <= {"turn left", "turn right", "move forward", "take key", "drop key"}
 
 

@@ -28,7 +28,9 @@ sys.exit(cli.main(sys.argv[1:]))
 
 def run(arguments, kill_at=-1):
     environment = {**os.environ, "KILL_AT": str(kill_at), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", KILLER, *arguments], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", KILLER, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def curve(folder):
