@@ -33,9 +33,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(temporary, target)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             temporary.unlink(missing_ok=True)
-            full = getattr(error, "errno", None) == errno.ENOSPC or "write" in str(error).lower()
-            hint = "the disk is probably full: free some room" if full else "check the folder's permissions"
+            hint = "the disk is full: free some room" if _no_space(error) else "check the folder and its permissions"
             raise OSError(
                 f"could not write checkpoint {target}: {error}. The previous checkpoint is intact; {hint}, "
                 "then resume with --ckpt_path last"
             ) from error
+
+
+def _no_space(error: BaseException | None) -> bool:
+    """Whether a full disk (or quota) is behind an error: torch's writer hides it behind a complaint about positions."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

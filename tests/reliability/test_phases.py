@@ -1,0 +1,86 @@
+"""Who moves in a phase, and what the reference policy is: looked at before every batch, bitwise."""
+
+import pytest
+import torch
+
+from swirl_lightning.cli import main
+from swirl_lightning.module import SwirlModule
+from swirl_lightning.types import Phase, Role
+from swirl_lightning.world_model import REFERENCE
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """What stood in memory before every training batch: (phase, batch, role -> weights, everything else)."""
+    seen = []
+    step = SwirlModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        world_model = self.world_model
+        names = [*Role, *([REFERENCE] if world_model.has_reference else [])]
+        weights = {name: [p.detach().clone() for p in world_model.role_parameters(name)] for name in names}
+        owned = {id(p) for name in names for p in world_model.role_parameters(name)}
+        frozen = [p.detach().clone() for p in world_model.parameters() if id(p) not in owned]
+        seen.append((self.phase, self.iteration, batch_idx, weights, frozen))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SwirlModule, "training_step", training_step)
+    return seen
+
+
+def same(one, other):
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def fast(storage, **changes):
+    lora = {"model__world_model__lora": {"r": 4, "alpha": 8}} if storage == "adapters" else {}
+    schedule = {"warmup_epochs": 1, "iterations": 2}
+    return {"model__world_model__storage": storage, "model__schedule": schedule, "trainer__callbacks": []} | lora | changes
+
+
+@pytest.mark.parametrize("storage", ["separate", "adapters"])
+def test_only_the_policy_moves_and_its_reference_is_where_its_phase_began(storage, config, looks):
+    assert main(config(**fast(storage))) == 0
+    assert [phase for phase, *_ in looks] == [p for p in ("warmup", "fwm", "idm", "fwm", "idm") for _ in range(3)]
+    begin = {}
+    for (phase, iteration, batch, weights, base), (*_, after, _) in zip(looks, [*looks[1:], looks[-1]], strict=True):
+        assert same(base, looks[0][4])  # what no role owns: a LoRA base
+        if phase is Phase.WARMUP:
+            continue
+        role = Role(phase.value)
+        if batch == 0:
+            begin[phase, iteration] = weights[role]
+        assert same(weights[REFERENCE], begin[phase, iteration])
+        if batch > 0:
+            assert not same(weights[role], begin[phase, iteration])
+        assert same(weights[role.opposite], after[role.opposite])
+
+
+def test_shared_weights_keep_the_reference_of_the_iterations_first_phase(config, looks):
+    assert main(config(**fast("shared"))) == 0
+    begin = {}
+    for phase, iteration, batch, weights, _ in looks:
+        assert same(weights[Role.FWM], weights[Role.IDM])
+        if phase is Phase.WARMUP:
+            continue
+        if phase is Phase.FWM and batch == 0:
+            begin[iteration] = weights[Role.FWM]
+        assert same(weights[REFERENCE], begin[iteration])
+        if phase is Phase.IDM:
+            assert not same(weights[Role.IDM], begin[iteration])
+    assert sorted(begin) == [1, 2]
+    assert not same(begin[1], begin[2])
+
+
+def test_without_kl_no_reference_is_kept(config, looks):
+    betas = {"model__fwm__grpo": {"beta": 0.0}, "model__idm__grpo": {"beta": 0.0}}
+    assert main(config(**fast("separate", **betas))) == 0
+    assert all(set(weights) == set(Role) for *_, weights, _ in looks)
+
+
+def test_joint_warmup_leaves_both_roles_equal_and_each_warmup_does_not(config, looks):
+    for warmup, equal in (("joint", True), ("each", False)):
+        looks.clear()
+        assert main(config(**fast("separate", model__warmup=warmup))) == 0
+        first = next(weights for phase, *_, weights, _ in looks if phase is not Phase.WARMUP)
+        assert same(first[Role.FWM], first[Role.IDM]) == equal
