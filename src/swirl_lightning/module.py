@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +120,8 @@ class SwirlModule(L.LightningModule):
         self._lr_scheduler = lr_scheduler
         self.inference: Inference
         self.last_experience: Experience | None = None  # this step's, for callbacks
+        self._batch = Batch()  # this step's
+        self._skipped_parts = 0  # losses and gradients of this step that were not finite
 
     # ------------------------------------------------------------------ set-up
 
@@ -264,6 +266,7 @@ class SwirlModule(L.LightningModule):
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase, started = self.phase, time.perf_counter()
+        self._batch, self._skipped_parts = batch, 0
         if phase is Phase.WARMUP:
             values = self._warmup_step(batch)
         elif phase is Phase.PSEUDO:
@@ -274,6 +277,7 @@ class SwirlModule(L.LightningModule):
         if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until_idm is not None:
             values["idm_exact_match"] = self._maybe_end_warmup(self.warmup_until_idm)
         values["iteration"] = float(self.iteration)
+        values["nonfinite"] = float(self._skipped_parts)
         self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
 
     def _warmup_step(self, batch: Batch) -> dict[str, float]:
@@ -469,15 +473,15 @@ class SwirlModule(L.LightningModule):
                 f"the {what} is {value} in {place}; lower the learning rate, or set model.nonfinite=skip to leave such "
                 "parts out"
             )
-        self.log(f"{self.phase.value}/nonfinite", 1.0, reduce_fx="sum", batch_size=1)
+        self._skipped_parts += 1
 
     def _write_sample(self, sample: dict[str, object]) -> None:
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"nonfinite-epoch{self.current_epoch}-step{self.global_step}.json"
-        experience = self.last_experience
-        if experience is not None and "episode" not in sample:
-            sample = {**sample, "episodes": [f"{pair.episode}/{pair.step}" for pair in experience.pairs]}
+        if "episode" not in sample:
+            items = (*self._batch.labelled, *self._batch.unlabelled)
+            sample = {**sample, "transitions": [asdict(item) for item in items]}
         path.write_text(json.dumps(sample, indent=2, default=str), encoding="utf-8")
         self.print(f"the offending sample is in {path}")
 
