@@ -32,7 +32,7 @@ from swirl_lightning.prompts import PromptBuilder, PromptTemplates
 from swirl_lightning.schedule import PhaseSchedule
 from swirl_lightning.settings import RoleSettings
 from swirl_lightning.strategies import reduce_gradients, sum_over_ranks
-from swirl_lightning.types import Batch, Experience, Phase, Role, SamplingParams, ScoredRow, Transition
+from swirl_lightning.types import Batch, Experience, Phase, Role, SamplingParams, ScoredRow, Transition, UnlabelledPair
 from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.pair import REFERENCE, WorldModel, WorldModelConfig
 from swirl_lightning.world_model.scorer import CausalScorer, scoring_path
@@ -480,7 +480,7 @@ class SwirlModule(L.LightningModule):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"nonfinite-epoch{self.current_epoch}-step{self.global_step}.json"
         if "episode" not in sample:
-            items = (*self._batch.labelled, *self._batch.unlabelled)
+            items: list[Transition | UnlabelledPair] = [*self._batch.labelled, *self._batch.unlabelled]
             sample = {**sample, "transitions": [asdict(item) for item in items]}
         path.write_text(json.dumps(sample, indent=2, default=str), encoding="utf-8")
         self.print(f"the offending sample is in {path}")
