@@ -12,7 +12,7 @@ also reaches the recomputation of gradient checkpointing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from swirl_lightning.world_model.two_parts import attend_in_two_parts
 
 ATTENTION_NAME = "swirl_shared_prefix"
 _COPY_COST = 32  # copying one key and value costs about as much as letting this many queries visit it
@@ -118,27 +120,32 @@ class PackedLayout:
         pq, pk, pv = (_take(x, self.prefix_index).transpose(1, 2) for x in (q, k, v))  # [B, heads, P, d]
         if self.captured is not None:
             self.captured[int(module.layer_idx)] = (pk, pv)  # type: ignore[arg-type]
-        pk, pv = repeat_kv(pk, groups), repeat_kv(pv, groups)  # [B, H, P, d]
         band = self._prefix_band(window)
-        out = F.scaled_dot_product_attention(pq, pk, pv, attn_mask=band, is_causal=band is None, scale=scaling)
+        out = F.scaled_dot_product_attention(
+            pq,
+            repeat_kv(pk, groups),
+            repeat_kv(pv, groups),
+            attn_mask=band,
+            is_causal=band is None,
+            scale=scaling,
+        )
         outputs = [out.transpose(1, 2).flatten(0, 1)]  # [B*P, H, d]
         if self.member_index.numel():
-            outputs.append(self._attend_members(q, k, v, pk, pv, groups, scaling, window))
+            outputs.append(self._attend_members(q, k, v, pk, pv, scaling, window))
         return torch.cat(outputs).index_select(0, self.flat_slot)[None]  # [1, N, H, d]
 
     def _attend_members(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        pk: Tensor,
-        pv: Tensor,
-        groups: int,
-        scaling: float | None,
-        window: int | None,
+        self, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
-        """Member part of ``attend``: [B*G*T, H, d]."""
+        """Member part of ``attend``, on prefix keys and values [B, kv_heads, P, d]: [B*G*T, H, d]."""
         b, g, t = self.member_index.shape
+        if self.in_two_parts(q.device, window):
+            mq, mk, mv = (_take(x, self.member_index) for x in (q, k, v))  # [B, G, T, heads, d]
+            scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+            out = attend_in_two_parts(mq, pk, pv, mk, mv, self._padding(q.dtype), scale)
+            return out.flatten(0, 2)
+        groups = q.shape[1] // k.shape[1]
+        pk, pv = repeat_kv(pk, groups), repeat_kv(pv, groups)  # [B, H, P, d]
         if self.members_as_rows:
             index = self.member_index.flatten(0, 1)  # [B*G, T]
             pk, pv = (x.repeat_interleave(g, dim=0) for x in (pk, pv))  # [B*G, H, P, d]
@@ -154,6 +161,20 @@ class PackedLayout:
             scale=scaling,
         )
         return out.transpose(1, 2).reshape(b * g * t, q.shape[1], -1)  # [B*G*T, H, d]
+
+    def in_two_parts(self, device: torch.device, window: int | None) -> bool:
+        """Whether members attend without a mask: on the CPU, where no window cuts anything off."""
+        longest = self.prefix_index.shape[1] + self.member_index.shape[2]
+        return device.type == "cpu" and (window is None or longest <= window)
+
+    def _padding(self, dtype: torch.dtype) -> Tensor | None:
+        """Additive mask [B, 1, 1, P] that hides padded prefix slots, None where there are none."""
+        key = ("padding", None)
+        if key not in self._masks:
+            hidden = ~self.prefix_mask[:, None, None]
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, -torch.inf)
+            self._masks[key] = mask if bool(hidden.any()) else None
+        return self._masks[key]
 
     def _prefix_band(self, window: int | None) -> Tensor | None:
         """Causal band [1, 1, P, P] of a sliding-window layer, None where plain causality is enough."""
@@ -192,6 +213,48 @@ class PackedLayout:
             ]  # [B, 1, G*T, P+G*T]
         self._masks[key] = mask
         return mask
+
+
+@dataclass
+class TailLayout(PackedLayout):
+    """Members alone in the flat row, on top of one group's prefix that an earlier pass has captured.
+
+    Attributes:
+        prefix: per layer, keys and values of the prefix, [1, kv_heads, P, head_dim].
+    """
+
+    prefix: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Attention of the members' flat tokens; see ``PackedLayout.attend``."""
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, d]
+        pk, pv = self.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+        return self._attend_members(q, k, v, pk, pv, scaling, window).index_select(0, self.flat_slot)[None]
+
+
+def tail_layout(prefix: Mapping[int, tuple[Tensor, Tensor]], lengths: Sequence[int], device: torch.device) -> TailLayout:
+    """Layout of a flat row of members.
+
+    Args:
+        prefix: what ``PackedLayout.captured`` holds after a pass over one prefix.
+        lengths: member lengths, each at least 1.
+        device: where the index tensors live.
+
+    Returns:
+        The layout of ``sum(lengths)`` flat tokens.
+    """
+    size = next(iter(prefix.values()))[0].shape[2]
+    whole = pack_layout([size], [lengths], device)
+    return TailLayout(
+        whole.prefix_index,
+        whole.prefix_mask,
+        whole.member_index - size,
+        whole.member_mask,
+        whole.flat_slot[size:] - size,
+        prefix=prefix,
+    )
 
 
 def _take(flat: Tensor, index: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -16,6 +18,7 @@ from swirl_lightning.world_model.packing import PackedRows
 
 LOGIT_BUDGET = 1 << 26
 """Logits (positions x vocabulary) that may exist at once: 256 MiB in float32."""
+_CACHED_LOGITS = 1 << 20  # 4 MiB: on a CPU, logits that stay in its cache cost a fifth of those that do not
 
 
 class ScoringHead:
@@ -62,9 +65,10 @@ class ScoringHead:
         firsts = torch.searchsorted(inverse[order], torch.arange(len(positions) + 1, device=hidden.device))  # [U+1]
         bounds: list[int] = firsts.tolist()
         vocabulary = self._vocabulary(head, hidden)
-        size = max(1, self.logit_budget // vocabulary)
-        recompute = torch.is_grad_enabled() and len(positions) > size
-        logprobs, entropies = [], []
+        budget = min(self.logit_budget, _CACHED_LOGITS) if hidden.device.type == "cpu" else self.logit_budget
+        size = max(1, budget // vocabulary)
+        recompute = torch.is_grad_enabled() and len(positions) * vocabulary > self.logit_budget
+        logprobs, entropies = [hidden.new_zeros(0, dtype=torch.float32)], [hidden.new_zeros(0, dtype=torch.float32)]
         for u in range(0, len(positions), size):
             end = min(u + size, len(positions))
             chosen = order[bounds[u] : bounds[end]]
@@ -90,14 +94,7 @@ class ScoringHead:
             logits = logits.masked_fill(~mask, -torch.inf)
         if self.temperature != 1.0:
             logits = logits / self.temperature
-        normaliser = torch.logsumexp(logits, dim=-1)  # [u]
-        scores = logits[where, target] - normaliser[where]
-        with torch.no_grad():
-            if self.want_entropy:
-                probabilities = (logits - normaliser[:, None]).exp()
-                entropy = normaliser - (probabilities * logits.clamp(min=-1e30)).sum(-1)  # -inf * 0 must be 0
-            else:
-                entropy = torch.zeros_like(normaliser)
+        scores, entropy = _Selected.apply(logits, where, target, self.want_entropy)
         return scores, entropy
 
     def _mask(self, order: Tensor, bounds: list[int], u: int, end: int, width: int, device: torch.device) -> Tensor | None:
@@ -117,6 +114,28 @@ class ScoringHead:
     def _vocabulary(head: Callable[[Tensor], Tensor], hidden: Tensor) -> int:
         with torch.no_grad():
             return int(head(hidden[:1]).shape[-1])
+
+
+class _Selected(torch.autograd.Function):
+    """Log-softmax at chosen places, with its entropies: one buffer of the size of the logits is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, where: Tensor, target: Tensor, want_entropy: bool) -> tuple[Tensor, Tensor]:
+        logprobs = torch.log_softmax(logits, dim=-1)  # [u, V]
+        entropy = logprobs.new_zeros(len(logprobs))
+        if want_entropy:  # -inf * 0 must be 0
+            entropy = -(logprobs.exp() * logprobs.clamp(min=-1e30)).sum(-1)
+        ctx.save_for_backward(logprobs, where, target)
+        ctx.mark_non_differentiable(entropy)
+        return logprobs[where, target], entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        logprobs, where, target = ctx.saved_tensors
+        total = torch.zeros(len(logprobs), dtype=grad.dtype, device=grad.device).index_add_(0, where, grad)  # [u]
+        logits = logprobs.exp().mul_(-total[:, None])  # d log p_target = onehot - p
+        return logits.index_put_((where, target), grad, accumulate=True), None, None, None
 
 
 @contextmanager

@@ -135,6 +135,44 @@ def pack(groups: Sequence[Group], device: torch.device) -> PackedRows:
     )
 
 
+def in_turns(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Consecutive lengths whose sum is at most ``budget`` (or single ones that exceed it)."""
+    turn: list[int] = []
+    for length in lengths:
+        if turn and sum(turn) + length > budget:
+            yield turn
+            turn = []
+        turn.append(length)
+    if turn:
+        yield turn
+
+
+def cut(packed: PackedRows, start: int, stop: int, layout: PackedLayout) -> PackedRows:
+    """Flat tokens ``start`` to ``stop`` as a pass of their own, with the scored tokens that they predict.
+
+    Args:
+        packed: the whole.
+        start: first flat token.
+        stop: one past the last.
+        layout: how the tokens of the part attend.
+
+    Returns:
+        The part; rows keep their numbers.
+    """
+    here = (packed.source >= start) & (packed.source < stop)  # [S]
+    return PackedRows(
+        ids=packed.ids[:, start:stop],
+        positions=packed.positions[:, start:stop],
+        layout=layout,
+        source=packed.source[here] - start,
+        target=packed.target[here],
+        row=packed.row[here],
+        offset=packed.offset[here],
+        mask=packed.mask,
+        rows=packed.rows,
+    )
+
+
 def _split_unrelated(groups: Sequence[Group]) -> Iterator[tuple[int, list[ScoredRow]]]:
     """The groups, those without a common first token split by it (a prefix needs at least one token)."""
     for index, group in enumerate(groups):

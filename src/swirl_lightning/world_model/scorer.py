@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.types import ScoredRow, TokenScores
-from swirl_lightning.world_model.attention import ATTENTION_NAME, no_mask
+from swirl_lightning.world_model.attention import ATTENTION_NAME, no_mask, pack_layout, tail_layout
 from swirl_lightning.world_model.head import LOGIT_BUDGET, ScoringHead, scoring_through
-from swirl_lightning.world_model.packing import Group, PackedRows, micro_batches, pack
+from swirl_lightning.world_model.packing import Group, PackedRows, common_prefix, cut, in_turns, micro_batches, pack, tokens_of
 
 log = logging.getLogger(__name__)
+_TURN = {"cpu": 4096}  # member tokens that go through the model together when a large group is scored without gradients
 
 
 class ScoringPath(enum.StrEnum):
@@ -69,23 +70,9 @@ class CausalScorer:
         if path is ScoringPath.PLAIN:
             groups = [[row] for group in groups for row in group]
         packed = pack(groups, model.device)
-        head = ScoringHead(
-            packed,
-            temperature=temperature,
-            constraint=constraint,
-            softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
-            entropy=entropy,
-            logit_budget=self.logit_budget,
-        )
+        head = self._head(model, packed, temperature, constraint, entropy=entropy)
         if path is ScoringPath.SHARED:
-            with scoring_through(model, head):
-                model(
-                    input_ids=packed.ids,
-                    position_ids=packed.positions,
-                    attention_mask=no_mask(packed.ids.device),
-                    shared_prefix=packed.layout,
-                    use_cache=False,
-                )
+            _shared_forward(model, packed, head)
         else:
             _plain_forward(model, packed, head)
         return _unpack(packed, head)
@@ -104,6 +91,8 @@ class CausalScorer:
         Returns:
             Scores of the flattened rows, in the order given.
         """
+        turn = min(self.token_budget, _TURN.get(model.device.type, self.token_budget))
+        shared = (self.path or scoring_path(model)) is ScoringPath.SHARED
         starts = [0]
         for group in groups:
             starts.append(starts[-1] + len(group))
@@ -111,11 +100,68 @@ class CausalScorer:
         logprobs = torch.zeros(starts[-1], longest, device=model.device)
         mask = torch.zeros(starts[-1], longest, dtype=torch.bool, device=model.device)
         for batch in self.micro_batches(groups):
-            scores = self(model, [groups[i] for i in batch], temperature=temperature, constraint=constraint)
+            chosen = [groups[i] for i in batch]
+            if shared and len(batch) == 1 and tokens_of(chosen[0]) > turn and common_prefix([row.ids for row in chosen[0]]):
+                scores = self._score_in_turns(model, chosen[0], turn, temperature, constraint)
+            else:
+                scores = self(model, chosen, temperature=temperature, constraint=constraint)
             rows = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in batch]).to(model.device)
             logprobs[rows, : scores.logprobs.shape[1]] = scores.logprobs
             mask[rows, : scores.mask.shape[1]] = scores.mask
         return TokenScores(logprobs, mask, torch.zeros_like(logprobs))
+
+    def _score_in_turns(
+        self, model: PreTrainedModel, group: Group, turn: int, temperature: float, constraint: TokenConstraint | None
+    ) -> TokenScores:
+        """Scores a large group: its prefix in one pass, then ``turn`` member tokens at a time on top of it."""
+        packed = pack([group], model.device)
+        lengths: list[int] = packed.layout.member_mask.sum(-1)[0].tolist()
+        size = int(packed.layout.prefix_mask.sum())
+
+        def run(part: PackedRows) -> Tensor:
+            head = self._head(model, part, temperature, constraint, entropy=False)
+            _shared_forward(model, part, head)
+            return _unpack(part, head).logprobs
+
+        prefix = cut(packed, 0, size, pack_layout([size], [[]], model.device, capture=True))
+        logprobs, captured = run(prefix), prefix.layout.captured
+        assert captured is not None
+        at = size
+        for chunk in in_turns(lengths, turn):
+            end = at + sum(chunk)
+            logprobs += run(cut(packed, at, end, tail_layout(captured, chunk, model.device)))
+            at = end
+        return TokenScores(logprobs, packed.mask, torch.zeros_like(logprobs))
+
+    def _head(
+        self,
+        model: PreTrainedModel,
+        packed: PackedRows,
+        temperature: float,
+        constraint: TokenConstraint | None,
+        *,
+        entropy: bool,
+    ) -> ScoringHead:
+        return ScoringHead(
+            packed,
+            temperature=temperature,
+            constraint=constraint,
+            softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
+            entropy=entropy,
+            logit_budget=self.logit_budget,
+        )
+
+
+def _shared_forward(model: PreTrainedModel, packed: PackedRows, head: ScoringHead) -> None:
+    """One flat row through the model, attention by the layout."""
+    with scoring_through(model, head):
+        model(
+            input_ids=packed.ids,
+            position_ids=packed.positions,
+            attention_mask=no_mask(packed.ids.device),
+            shared_prefix=packed.layout,
+            use_cache=False,
+        )
 
 
 def _plain_forward(model: PreTrainedModel, packed: PackedRows, head: ScoringHead) -> None:
