@@ -70,7 +70,7 @@ def test_replay_weight_without_replayed_data(refused):
 def test_no_room_for_a_completion(refused):
     said = refused(model__max_prompt_tokens=150)
     assert "max_prompt_tokens=150 leaves no room for a completion" in said
-    assert "fwm.sampling.max_new_tokens=24" in said
+    assert "fwm.sampling.max_new_tokens=" in said
     assert "160 positions" in said
 
 
