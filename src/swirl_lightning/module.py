@@ -32,7 +32,17 @@ from swirl_lightning.prompts import PromptBuilder, PromptTemplates
 from swirl_lightning.schedule import PhaseSchedule
 from swirl_lightning.settings import RoleSettings
 from swirl_lightning.strategies import reduce_gradients, sum_over_ranks
-from swirl_lightning.types import Batch, Experience, Phase, Role, SamplingParams, ScoredRow, Transition, UnlabelledPair
+from swirl_lightning.types import (
+    Batch,
+    Experience,
+    Phase,
+    Role,
+    SamplingParams,
+    ScoredRow,
+    Transition,
+    UnlabelledPair,
+    seeded_generator,
+)
 from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.pair import REFERENCE, WorldModel, WorldModelConfig
 from swirl_lightning.world_model.scorer import CausalScorer, scoring_path
@@ -224,6 +234,27 @@ class SwirlModule(L.LightningModule):
                     )
 
     @override
+    def on_fit_start(self) -> None:
+        self._check_lengths(getattr(getattr(self.trainer, "datamodule", None), "labelled", ()))
+
+    def _check_lengths(self, labelled: Sequence[Transition]) -> None:
+        """Answers that never fit into ``max_new_tokens`` are never right, and a judge that is cut off judges noise.
+
+        Raises:
+            ValueError: naming the role, the longest answer among the first labelled transitions, and the setting.
+        """
+        some = labelled[:1000]
+        for role, settings in self.roles.items():
+            answers = [self._rows(role, transition) for transition in some]
+            longest = max((len(row.ids) - row.start for row in answers), default=0)
+            cut = sum(len(row.ids) - row.start > settings.sampling.max_new_tokens for row in answers)
+            if cut > len(some) // 20:
+                raise ValueError(
+                    f"{role.value}.sampling.max_new_tokens={settings.sampling.max_new_tokens} cuts off {cut} of {len(some)} "
+                    f"labelled answers; the longest has {longest} tokens, the end token included"
+                )
+
+    @override
     def on_train_epoch_start(self) -> None:
         # not called when a run resumes inside an epoch: all of this is in the checkpoint then
         phase, epoch = self.phase, self.current_epoch
@@ -267,6 +298,8 @@ class SwirlModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase, started = self.phase, time.perf_counter()
         self._batch, self._skipped_parts = batch, 0
+        # dropout draws from the global generator: from now on what it draws depends on the step only, resumed or not
+        torch.manual_seed(seeded_generator(self.run_seed, self.current_epoch, batch_idx, self.global_rank).initial_seed())
         if phase is Phase.WARMUP:
             values = self._warmup_step(batch)
         elif phase is Phase.PSEUDO:

@@ -43,10 +43,10 @@ def config(world, tmp_path):
             "checkpoint": {"every_n_batches": 1},
             "model": {
                 "world_model": {"base": str(world / "model")},
-                "max_prompt_tokens": 110,
+                "max_prompt_tokens": 120,
                 "schedule": {"warmup_epochs": 1, "iterations": 1},
-                "fwm": {"group_size": 3, "sampling": {"max_new_tokens": 24}},
-                "idm": {"group_size": 3, "sampling": {"max_new_tokens": 6}},
+                "fwm": {"group_size": 3, "sampling": {"max_new_tokens": 40}},
+                "idm": {"group_size": 3, "sampling": {"max_new_tokens": 16}},
             },
             "data": {
                 "class_path": "swirl_lightning.data.TransitionDataModule",

@@ -100,6 +100,11 @@ def test_the_same_seed_gives_the_same_run(config, tmp_path):
     assert not same(weights(runs[0], "fwm"), weights(runs[2], "fwm"))
 
 
+def test_answers_that_do_not_fit_are_refused_before_training(config, capsys):
+    assert main(config(model__idm__sampling__max_new_tokens=2)) != 0
+    assert "idm.sampling.max_new_tokens=2 cuts off" in capsys.readouterr().err
+
+
 def test_the_warmup_ends_when_the_idm_is_good(config, tmp_path):
     changes = {"model__schedule": {"warmup_epochs": 5, "iterations": 1}, "model__warmup_until_idm": 0.0}
     assert main(config(**changes)) == 0
