@@ -1,0 +1,81 @@
+"""Interrupted in every phase and resumed, bitwise: every storage and every option that carries state from step to step.
+
+Real kills are tests/end_to_end/test_resume.py; here a step raises, in this process, so that many variants are affordable.
+"""
+
+import pytest
+import torch
+
+from swirl_lightning.cli import main
+from swirl_lightning.module import SwirlModule
+from tests.reliability.test_killed_evaluation import lines, scalars, state
+
+VARIANTS = {
+    "shared": {"model__world_model__storage": "shared", "model__schedule": {"warmup_epochs": 1, "iterations": 2}},
+    "adapters with dropout": {
+        "model__world_model__storage": "adapters",
+        "model__world_model__lora": {"r": 4, "alpha": 8, "dropout": 0.1},
+    },
+    "each, inner epochs, nll, replay": {
+        "model__warmup": "each",
+        "model__fwm__inner_epochs": 2,
+        "model__idm__inner_epochs": 2,
+        "model__fwm__nll_weight": 0.5,
+        "model__idm__replay_weight": 0.5,
+        "data__init_args__replay_batch_size": 2,
+    },
+    "no reference, token budget": {
+        "model__fwm__grpo": {"beta": 0.0},
+        "model__idm__grpo": {"beta": 0.0},
+        "model__token_budget": 400,
+    },
+    "warm-up that ends early": {
+        "model__schedule": {"warmup_epochs": 4, "iterations": 1},
+        "model__warmup_until_idm": 0.0,
+    },
+    "pseudo-labels": {"model__schedule": {"warmup_epochs": 2, "iterations": 2, "order": ["pseudo", "idm"]}},
+    "two warm-up epochs, three batches between checkpoints": {
+        "model__schedule": {"warmup_epochs": 2, "iterations": 1},
+        "data__init_args__batch_size": 2,
+        "checkpoint__every_n_batches": 3,
+    },
+}
+
+
+class PowerCutError(ValueError):
+    """The end of a process."""
+
+
+@pytest.fixture
+def power_cut(monkeypatch):
+    """A function that sets the step before which the next run ends."""
+    at = {"step": -1}
+    step = SwirlModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == at["step"]:
+            at["step"] = -1
+            raise PowerCutError("power cut")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SwirlModule, "training_step", training_step)
+    return lambda step: at.update(step=step)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_interrupted_run_goes_on_bitwise(variant, config, complaint, power_cut, tmp_path):
+    health = {"class_path": "swirl_lightning.callbacks.LatentActionHealth", "init_args": {"limit": 4}}
+    changes = {"trainer__callbacks": [health], **VARIANTS[variant]}
+    assert main(config(run_dir=str(tmp_path / "straight"), **changes)) == 0
+    total = torch.load(tmp_path / "straight" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    broken, resume = config(run_dir=str(tmp_path / "broken"), **changes), []
+    for step in sorted({2, 3, 4, 6, total - 2}):
+        power_cut(step)
+        assert "power cut" in complaint([*broken, *resume])
+        resume = ["--ckpt_path", "last"]
+    assert main([*broken, *resume]) == 0
+    one, other = (state(tmp_path / name) for name in ("straight", "broken"))
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert scalars(tmp_path / "broken") == scalars(tmp_path / "straight")
+    assert lines(tmp_path / "broken" / "health.jsonl") == lines(tmp_path / "straight" / "health.jsonl")
