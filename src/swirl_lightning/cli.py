@@ -26,6 +26,7 @@ _EXPECTED_WARNINGS = (
     ".*You defined a `validation_step` but have no `val_dataloader`",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     ".*The number of training batches .* is smaller than the logging interval",
+    "LightningCLI's args parameter is intended to run from within Python",  # `swirl` hands its own arguments on
 )
 TRAINER_COMMANDS = {
     "fit": "train: warm-up, then SWIRL phases",

@@ -194,6 +194,11 @@ def test_roles_of_different_shape_share_no_reference(refused, model_folder):
     assert "model.embed_tokens.weight ((300, 16) and (300, 32))" in said
 
 
+def test_a_good_run_warns_of_nothing(config, recwarn):
+    assert main(config(trainer__callbacks=[])) == 0
+    assert [str(warning.message) for warning in recwarn if issubclass(warning.category, UserWarning)] == []
+
+
 def test_the_traceback_is_there_when_asked_for(config, monkeypatch):
     monkeypatch.setenv("SWIRL_DEBUG", "1")
     with pytest.raises(ValueError, match="group_size must be at least 2"):
