@@ -54,6 +54,12 @@ class BenchmarkEvaluation(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SwirlModule)
         self._started = time.time()
+        for split in self.splits:
+            if not len(getattr(trainer.datamodule, split)):  # type: ignore[attr-defined]
+                raise ValueError(
+                    f"BenchmarkEvaluation.splits has {split!r}, but the data have no transitions in it: set "
+                    f"data.{split}_fraction, or leave the split out"
+                )
         if pl_module.schedule.warmup_epochs == 0 and trainer.global_step == 0:
             self._evaluate_all(trainer, pl_module, "start", self.best_of)
 
@@ -89,7 +95,7 @@ class BenchmarkEvaluation(Callback):
                 character_bleu=self.character_bleu,
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
-                progress=trainer.progress_bar_callback is not None,
+                progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
             ).measures
             rows.append({"decoding": name, **measures})
         if not trainer.is_global_zero:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from swirl_lightning.callbacks.benchmark_evaluation import append_row
 from typing_extensions import override
 
@@ -19,7 +19,8 @@ from swirl_lightning.types import Phase, Role, Transition
 class LatentActionHealth(Callback):
     """Watches the IDM's actions on labelled validation pairs (arXiv:2602.06130, Figure 6).
 
-    Logged under ``health/`` after the warm-up and after every phase, and appended to ``health.jsonl``:
+    Logged under ``health/`` after the warm-up (where there is none, before the first batch) and after every phase, and
+    appended to ``health.jsonl``:
 
     * ``unique_share`` of the inferred actions, and ``unique_ratio`` to that of the true ones;
     * ``length`` in tokens, and ``length_ratio`` to the true actions';
@@ -57,11 +58,21 @@ class LatentActionHealth(Callback):
         self._first = state_dict["first"]
 
     @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SwirlModule)
+        if self.language_model is None:
+            rank_zero_info("LatentActionHealth: no perplexity_ratio, since language_model is not given")
+        if pl_module.schedule.warmup_epochs == 0 and trainer.global_step == 0:
+            self._look(trainer, pl_module, "start")
+
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SwirlModule)
         epoch = trainer.current_epoch
-        if pl_module.phase is Phase.WARMUP and epoch + 1 < pl_module.schedule.warmup_epochs:
-            return
+        if pl_module.phase is not Phase.WARMUP or epoch + 1 >= pl_module.schedule.warmup_epochs:
+            self._look(trainer, pl_module, pl_module.schedule.label(epoch))
+
+    def _look(self, trainer: L.Trainer, pl_module: SwirlModule, label: str) -> None:
         transitions: Sequence[Transition] = trainer.datamodule.val  # type: ignore[attr-defined]
         if not transitions:
             return
@@ -72,7 +83,7 @@ class LatentActionHealth(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics({f"health/{k}": v for k, v in values.items()}, step=trainer.global_step)
-            row = {"label": pl_module.schedule.label(epoch), "epoch": epoch, **values}
+            row = {"label": label, "epoch": trainer.current_epoch, **values}
             append_row(Path(trainer.default_root_dir) / "health.jsonl", row, key=("label",))
 
     def measure(self, module: SwirlModule, transitions: Sequence[Transition]) -> dict[str, float]:
@@ -95,8 +106,11 @@ class LatentActionHealth(Callback):
             "code_gap": float((logprob[:, 0] - logprob[:, 1]).mean()),
         }
         if self.language_model is not None:
-            judge = FrozenLanguageModel(self.language_model)
-            values["perplexity_ratio"] = judge.perplexity(inferred) / judge.perplexity(true)
+            if any(inferred):
+                judge = FrozenLanguageModel(self.language_model)
+                values["perplexity_ratio"] = judge.perplexity(inferred) / judge.perplexity(true)
+            else:
+                rank_zero_warn("LatentActionHealth: no perplexity_ratio, since every inferred action is empty")
         return values
 
     def _warn(self, values: dict[str, float]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,13 @@ from swirl_lightning.benchmarks import show_state
 from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Experience
 
+SAMPLES = "samples.jsonl"
+
 
 class RolloutSampler(Callback):
     """Writes groups of rollouts to TensorBoard (text) and to ``samples.jsonl`` in the run folder.
+
+    A run that resumes drops the lines that it wrote after its checkpoint, since it takes those steps again.
 
     Args:
         every_n_batches: how often.
@@ -33,6 +39,11 @@ class RolloutSampler(Callback):
         self.members = members
 
     @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            drop_later(Path(trainer.default_root_dir) / SAMPLES, trainer.global_step)
+
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -41,9 +52,10 @@ class RolloutSampler(Callback):
         if experience is None or batch_idx % self.every_n_batches or not trainer.is_global_zero:
             return
         records = [self._record(experience, b) for b in range(min(self.groups, len(experience.pairs)))]
-        path = Path(trainer.default_root_dir) / "samples.jsonl"
+        path = Path(trainer.default_root_dir) / SAMPLES
         path.parent.mkdir(parents=True, exist_ok=True)
         place = {"epoch": trainer.current_epoch, "batch": batch_idx, "phase": pl_module.phase.value}
+        place["global_step"] = trainer.global_step
         with path.open("a", encoding="utf-8") as file:
             for record in records:
                 file.write(json.dumps({**place, **record}) + "\n")
@@ -75,12 +87,45 @@ class RolloutSampler(Callback):
 
 
 def as_markdown(record: dict[str, Any]) -> str:
-    """One group as a Markdown table."""
-    lines = [f"**state** `{record['state']}`", ""]
+    """One group: short samples as a table, samples of several lines (grids, pages) as blocks that keep their lines."""
+    parts = [f"**state** {_code(record['state'])}"]
     if record["inferred_action"] is not None:
-        lines += [f"**inferred action** `{record['inferred_action']}`", ""]
-    lines += [f"**true next state** `{record['next_state']}`", "", "| reward | advantage | sample |", "|---|---|---|"]
-    for member in record["members"]:
-        sample = member["sample"].replace("|", "\\|").replace("\n", " ⏎ ")
-        lines.append(f"| {member['reward']:.3f} | {member['advantage']:+.2f} | `{sample}` |")
-    return "\n".join(lines)
+        parts.append(f"**inferred action** {_code(record['inferred_action'])}")
+    parts.append(f"**true next state** {_code(record['next_state'])}")
+    members = record["members"]
+    if any("\n" in member["sample"] for member in members):
+        parts += [
+            f"**reward {member['reward']:.3f}, advantage {member['advantage']:+.2f}** {_code(member['sample'])}"
+            for member in members
+        ]
+    else:
+        table = ["| reward | advantage | sample |", "|---|---|---|"]
+        for member in members:
+            table.append(f"| {member['reward']:.3f} | {member['advantage']:+.2f} | {_code(member['sample'])} |")
+        parts.append("\n".join(table))
+    return "\n\n".join(parts)
+
+
+def _code(text: str) -> str:
+    """Text as Markdown code, fenced by more backticks than it holds."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    if "\n" in text:
+        fence = "`" * max(3, longest + 1)
+        return f"\n\n{fence}\n{text}\n{fence}"
+    if not text.strip():
+        return "*(empty)*"
+    fence = "`" * (longest + 1)
+    return f"{fence} {text} {fence}" if longest else f"`{text}`"
+
+
+def drop_later(path: Path, global_step: int) -> None:
+    """Drops the lines of later steps, and a line that a kill cut short. Atomic."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n") and json.loads(line).get("global_step", 0) <= global_step:
+            kept.append(line)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
