@@ -41,7 +41,10 @@ VARIANTS = {
         "model__fwm__inner_epochs": 2,
         "data__init_args__replay_batch_size": 2,
     },
-    "constrained": {"model__idm__sampling__max_new_tokens": 16, "model__idm__constraint": {"choices": ["turn left", "turn right", "move forward", "take key", "drop key"]}},
+    "constrained": {
+        "model__idm__sampling__max_new_tokens": 16,
+        "model__idm__constraint": {"choices": ["turn left", "turn right", "move forward", "take key", "drop key"]},
+    },
     "pseudo-labels": {"model__schedule": {"warmup_epochs": 1, "iterations": 2, "order": ["pseudo"]}},
 }
 

@@ -119,7 +119,7 @@ class PackedLayout:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, d]
         pq, pk, pv = (_take(x, self.prefix_index).transpose(1, 2) for x in (q, k, v))  # [B, heads, P, d]
         if self.captured is not None:
-            self.captured[int(module.layer_idx)] = (pk, pv)  # type: ignore[arg-type]
+            self.captured[int(module.layer_idx)] = (pk.contiguous(), pv.contiguous())  # type: ignore[arg-type]
         band = self._prefix_band(window)
         out = F.scaled_dot_product_attention(
             pq,

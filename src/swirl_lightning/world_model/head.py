@@ -94,7 +94,7 @@ class ScoringHead:
             logits = logits.masked_fill(~mask, -torch.inf)
         if self.temperature != 1.0:
             logits = logits / self.temperature
-        scores, entropy = _Selected.apply(logits, where, target, self.want_entropy)
+        scores, entropy = _Selected.apply(logits, where, target, self.want_entropy)  # type: ignore[no-untyped-call]
         return scores, entropy
 
     def _mask(self, order: Tensor, bounds: list[int], u: int, end: int, width: int, device: torch.device) -> Tensor | None:

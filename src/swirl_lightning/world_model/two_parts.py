@@ -34,7 +34,7 @@ def attend_in_two_parts(
     Returns:
         [B, G, T, heads, head_dim].
     """
-    out: Tensor = _TwoParts.apply(query, prefix_key, prefix_value, key, value, padding, scale)
+    out: Tensor = _TwoParts.apply(query, prefix_key, prefix_value, key, value, padding, scale)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -91,7 +91,8 @@ def _rows(x: Tensor) -> Tensor:
 def _to_own(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Members as rows, keys and values repeated for the heads that share them."""
     repeats = query.shape[3] // key.shape[3]
-    return _rows(query), *(_rows(x.repeat_interleave(repeats, dim=3) if repeats > 1 else x) for x in (key, value))
+    own_key, own_value = (_rows(x.repeat_interleave(repeats, dim=3) if repeats > 1 else x) for x in (key, value))
+    return _rows(query), own_key, own_value
 
 
 def _from_own(x: Tensor, query: Tensor) -> Tensor:
