@@ -73,7 +73,7 @@ class Paced(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: SwirlModule, batch: Batch, batch_idx: int) -> None:
         """Blocks until asked."""
         _shapes.wait_for_go()
-        self.clock.seconds, self.started = 0.0, time.perf_counter()
+        self.clock.seconds, self.started, self.cpu_started = 0.0, time.perf_counter(), time.process_time()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: SwirlModule, outputs: Any, batch: Batch, batch_idx: int
@@ -85,6 +85,7 @@ class Paced(L.Callback):
         _shapes.reply(
             {
                 "seconds": seconds,
+                "cpu_seconds": time.process_time() - self.cpu_started,
                 "parts": experience.seconds | {"outside model calls": seconds - self.clock.seconds},
                 "peak_bytes": _shapes.memory(),
                 "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,

@@ -69,7 +69,7 @@ class Paced(TrainerCallback):
         """Blocks until asked."""
         _shapes.wait_for_go()
         SECONDS.clear()
-        self.started = time.perf_counter()
+        self.started, self.cpu_started = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Reports seconds, parts and the peak."""
@@ -79,6 +79,7 @@ class Paced(TrainerCallback):
         _shapes.reply(
             {
                 "seconds": seconds,
+                "cpu_seconds": time.process_time() - self.cpu_started,
                 "parts": parts,
                 "peak_bytes": _shapes.memory(),
                 "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,

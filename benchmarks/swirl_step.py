@@ -22,7 +22,6 @@ from typing import Any
 import _shapes
 
 HERE = Path(__file__).parent
-WARMUP = 1  # steps of each side that are not counted
 
 
 class Worker:
@@ -76,6 +75,7 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": statistics.median(seconds),
         "seconds_min": min(seconds),
         "seconds_max": max(seconds),
+        "cpu_seconds": statistics.median(step["cpu_seconds"] for step in steps),
         "parts": parts,
         "peak_bytes": max(step["peak_bytes"] for step in steps),
         "peak_gpu_bytes": max(step["peak_gpu_bytes"] for step in steps),
@@ -87,7 +87,7 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Steps of both sides, taking turns."""
     subprocess.run([sys.executable, str(HERE / "_model.py"), str(folder)], check=True, stderr=subprocess.DEVNULL)
-    count = WARMUP + args.rounds
+    count = args.warmup + args.rounds
     common = ["--shape", args.shape, "--models", str(folder), "--steps", str(count), "--threads", str(args.threads)]
     ours = [sys.executable, str(HERE / "_ours.py"), *common, "--token-budget", str(args.token_budget)]
     workers = {"ours": Worker(ours, args.threads, folder / "ours.log")}
@@ -100,8 +100,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, 
         for i in range(count):
             for name, worker in workers.items():
                 values = worker.step()
-                print(f"  {'warm-up' if i < WARMUP else f'round {i}'} {name}: {values['seconds']:.2f} s", flush=True)
-                if i >= WARMUP:
+                print(f"  {'warm-up' if i < args.warmup else f'round {i}'} {name}: {values['seconds']:.2f} s", flush=True)
+                if i >= args.warmup:
                     steps[name].append(values)
     finally:
         for worker in workers.values():
@@ -119,12 +119,14 @@ def table(result: dict[str, Any]) -> str:
 
     row("seconds a step, median", [f"{result[s]['seconds']:.2f}" for s in sides])
     row("min to max", [f"{result[s]['seconds_min']:.2f} to {result[s]['seconds_max']:.2f}" for s in sides])
+    row("processor seconds, median", [f"{result[s]['cpu_seconds']:.2f}" for s in sides])
     for part in result["ours"]["parts"]:
         row(f"of it {part}", [f"{result[s]['parts'][part]:.2f}" if part in result[s]["parts"] else "" for s in sides])
     row("peak memory of the process, GB", [f"{result[s]['peak_bytes'] / 1e9:.2f}" for s in sides])
     row("mean reward", [f"{result[s]['reward']:.3f}" for s in sides])
     if "ratio_time" in result:
-        lines.append(f"\ntime: 1/{result['ratio_time']:.1f} of the peer's, memory: 1/{result['ratio_memory']:.1f}")
+        times = f"1/{result['ratio_time']:.1f} of the peer's (processor time 1/{result['ratio_cpu_time']:.1f})"
+        lines.append(f"\ntime: {times}, memory: 1/{result['ratio_memory']:.1f}")
     return "\n".join(lines)
 
 
@@ -137,6 +139,7 @@ def main() -> None:
     parser.add_argument("--peer-micro-batch", type=int, default=0, help="rows of one pass of the peer; 0: all at once")
     parser.add_argument("--peer-checkpointing", action="store_true", help="gradient checkpointing in the peer (its default)")
     parser.add_argument("--rounds", type=int, default=3, help="counted steps of each side")
+    parser.add_argument("--warmup", type=int, default=1, help="steps of each side that are not counted")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each side")
     parser.add_argument("--token-budget", type=int, default=16384, help="SwirlModule.token_budget")
     args = parser.parse_args()
@@ -155,6 +158,7 @@ def main() -> None:
     } | {side: summary(made) for side, made in steps.items()}
     if "peer" in result:
         result["ratio_time"] = result["peer"]["seconds"] / result["ours"]["seconds"]
+        result["ratio_cpu_time"] = result["peer"]["cpu_seconds"] / result["ours"]["cpu_seconds"]
         result["ratio_memory"] = result["peer"]["peak_bytes"] / result["ours"]["peak_bytes"]
     print(table(result))
     if args.json:

@@ -250,7 +250,7 @@ def tail_layout(prefix: Mapping[int, tuple[Tensor, Tensor]], lengths: Sequence[i
     return TailLayout(
         whole.prefix_index,
         whole.prefix_mask,
-        whole.member_index - size,
+        (whole.member_index - size).clamp(min=0),  # padding points anywhere
         whole.member_mask,
         whole.flat_slot[size:] - size,
         prefix=prefix,

@@ -1,0 +1,94 @@
+"""What speeds scoring up changes no number: large groups in turns, attention in two parts, the chunked log-softmax."""
+
+import pytest
+import torch
+
+from swirl_lightning.types import ScoredRow
+from swirl_lightning.world_model import attention, head
+from swirl_lightning.world_model.head import _Selected
+from swirl_lightning.world_model.packing import common_prefix, in_turns, tokens_of
+from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath
+from tests.models import ARCHITECTURES, build, random_groups
+from tests.world_model.test_scorer import SHAPES, EvenTokens, gradients
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_group_scored_in_turns_equals_plain_rows(name, monkeypatch):
+    model, groups = build(name), random_groups(2, 6, 20, 9, seed=5)
+    assert all(tokens_of(group) > 30 for group in groups)
+    passes = []
+    monkeypatch.setattr(
+        "swirl_lightning.world_model.scorer.tail_layout", lambda *args: passes.append(args) or attention.tail_layout(*args)
+    )
+    scored = CausalScorer(token_budget=12).score(model, groups, temperature=0.8)
+    assert len(passes) > 4
+    plain = CausalScorer(path=ScoringPath.PLAIN).score(model, groups, temperature=0.8)
+    torch.testing.assert_close(scored.logprobs, plain.logprobs, atol=2e-5, rtol=0)
+    assert torch.equal(scored.mask, plain.mask)
+
+
+@pytest.mark.parametrize(
+    "tails",
+    [
+        [(7, 8), (7, 8, 9), (7, 8)],  # members that are prefixes of one another, and equal ones
+        [(7,), (7,), (7,)],  # all equal: nothing but a prefix
+        [(7, 8, 9), (9, 8, 7), (5,)],
+    ],
+)
+@pytest.mark.parametrize("start", [2, 6])
+def test_equal_and_nested_members(tails, start):
+    model, prompt = build("llama"), (3, 4, 5, 6, 7, 8)
+    rows = [ScoredRow((*prompt, *tail), start) for tail in tails]
+    rows.append(ScoredRow(prompt, start - 1))  # a row that ends inside the others' prefix: its own tail is empty
+    plain = CausalScorer(path=ScoringPath.PLAIN)(model, [rows])
+    shared = CausalScorer(path=ScoringPath.SHARED)(model, [rows])
+    turns = CausalScorer(token_budget=2, path=ScoringPath.SHARED).score(model, [rows])
+    for scores in (shared, turns):
+        torch.testing.assert_close(scores.logprobs, plain.logprobs, atol=2e-5, rtol=0)
+        assert torch.equal(scores.mask, plain.mask)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_masked_attention_equals_attention_in_two_parts(shape, monkeypatch):
+    model, groups = build("qwen2"), random_groups(*SHAPES[shape], seed=2)
+    in_two = gradients(model, CausalScorer()(model, groups).logprobs.sum())
+    for rows in (True, False):  # the two masked forms, which other devices and sliding windows use
+        with monkeypatch.context() as patch:
+            patch.setattr(attention.PackedLayout, "in_two_parts", lambda *_: False)
+            patch.setattr(attention.PackedLayout, "members_as_rows", rows)
+            masked = gradients(model, CausalScorer()(model, groups).logprobs.sum())
+        for name, value in masked.items():
+            torch.testing.assert_close(value, in_two[name], atol=1e-5 * max(1.0, float(value.abs().max())), rtol=1e-4)
+
+
+def test_rows_without_a_common_token_are_scored_apart():
+    model = build("llama")
+    rows = [ScoredRow((3 + i, 4, 5, 6), 2) for i in range(3)]
+    scored = CausalScorer(token_budget=2, path=ScoringPath.SHARED).score(model, [rows])
+    plain = CausalScorer(path=ScoringPath.PLAIN).score(model, [rows])
+    torch.testing.assert_close(scored.logprobs, plain.logprobs, atol=2e-5, rtol=0)
+    assert common_prefix([row.ids for row in rows]) == 0
+
+
+def test_log_softmax_with_entropies_has_the_right_gradient():
+    torch.manual_seed(0)
+    logits = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
+    where, target = torch.tensor([0, 0, 2, 3, 2]), torch.tensor([1, 5, 8, 0, 8])
+    assert torch.autograd.gradcheck(lambda x: _Selected.apply(x, where, target, False)[0], logits)
+    _, entropy = _Selected.apply(logits, where, target, True)
+    torch.testing.assert_close(entropy, torch.distributions.Categorical(logits=logits).entropy())
+    assert not entropy.requires_grad
+
+
+def test_logits_of_all_positions_never_exist_at_once(monkeypatch):
+    monkeypatch.setattr(head, "_CACHED_LOGITS", 5 * 120)
+    model, groups, sizes = build("llama"), random_groups(3, 4, 10, 8), []
+    model.lm_head.register_forward_hook(lambda module, args, out: sizes.append(out.shape[0]))
+    scored = CausalScorer().score(model, groups, constraint=EvenTokens())
+    assert max(sizes) <= 5
+    assert sum(sizes) < sum(tokens_of(group) for group in groups)  # positions of prompts cost no logits
+    assert scored.logprobs.isfinite().any()
+
+
+def test_turns_hold_every_length_in_order():
+    assert list(in_turns([3, 4, 5, 1, 1, 9], 7)) == [[3, 4], [5, 1, 1], [9]]
