@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +144,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
     parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--groups", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--token-budget", type=int, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    shape = _shapes.SHAPES[args.shape]
+    shape = replace(_shapes.SHAPES[args.shape], pairs=args.groups)
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,

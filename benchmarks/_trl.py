@@ -9,6 +9,7 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,13 +157,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
     parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--groups", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--micro-batch", type=int, default=0)
     parser.add_argument("--checkpointing", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    build(_shapes.SHAPES[args.shape], args, Paced()).train()
+    build(replace(_shapes.SHAPES[args.shape], pairs=args.groups), args, Paced()).train()
 
 
 if __name__ == "__main__":

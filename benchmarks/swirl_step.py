@@ -88,7 +88,18 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, 
     """Steps of both sides, taking turns."""
     subprocess.run([sys.executable, str(HERE / "_model.py"), str(folder)], check=True, stderr=subprocess.DEVNULL)
     count = args.warmup + args.rounds
-    common = ["--shape", args.shape, "--models", str(folder), "--steps", str(count), "--threads", str(args.threads)]
+    common = [
+        "--shape",
+        args.shape,
+        "--models",
+        str(folder),
+        "--groups",
+        str(args.groups),
+        "--steps",
+        str(count),
+        "--threads",
+        str(args.threads),
+    ]
     ours = [sys.executable, str(HERE / "_ours.py"), *common, "--token-budget", str(args.token_budget)]
     workers = {"ours": Worker(ours, args.threads, folder / "ours.log")}
     if args.peer_python:
@@ -138,6 +149,7 @@ def main() -> None:
     parser.add_argument("--peer-python", help="python of an environment made from requirements-trl.txt; without it ours alone")
     parser.add_argument("--peer-micro-batch", type=int, default=0, help="rows of one pass of the peer; 0: all at once")
     parser.add_argument("--peer-checkpointing", action="store_true", help="gradient checkpointing in the peer (its default)")
+    parser.add_argument("--groups", type=int, default=2, help="groups a step")
     parser.add_argument("--rounds", type=int, default=3, help="counted steps of each side")
     parser.add_argument("--warmup", type=int, default=1, help="steps of each side that are not counted")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each side")
@@ -151,7 +163,7 @@ def main() -> None:
         "prompt": shape.prompt,
         "completion": shape.completion,
         "group": shape.group,
-        "groups": shape.pairs,
+        "groups": args.groups,
         "threads": args.threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "peer_options": {"micro_batch": args.peer_micro_batch, "checkpointing": args.peer_checkpointing},

@@ -1,0 +1,141 @@
+"""The log-probability pass alone: shared prefixes against plain rows and against the floor of the machine.
+
+The floor is the time that the matrix products of the tokens that must be computed would take at the rate which the same
+machine reaches on one large product of the model's own width. Everything else (softmax, norms, copies, Python) is on top.
+Prints a table and writes JSON:
+
+    python benchmarks/logprobs.py --json out.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from _model import config
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from swirl_lightning.types import ScoredRow
+from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath, prefer_shared_prefix
+
+COMPLETION = 16
+GROUPS = [(512, g) for g in (4, 8, 16, 32, 64)]
+PROMPTS = [(p, 16) for p in (256, 1024, 2048, 4096, 8192)]
+PLAIN_TOKENS = 40_000  # plain rows of more tokens than this are not run: they take minutes
+
+
+def best(call: Callable[[], object], repeats: int) -> float:
+    """Fewest processor seconds (wall seconds with several threads) of a call, after one that is not counted."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    call()
+    times = []
+    for _ in range(repeats):
+        started = clock()
+        call()
+        times.append(clock() - started)
+    return min(times)
+
+
+def matmul_rate(model: Qwen2Config, repeats: int) -> float:
+    """FLOP per second of the MLP's product over 4,096 tokens."""
+    tokens, weight = torch.randn(4096, model.hidden_size), torch.randn(model.intermediate_size, model.hidden_size)
+    flops = 2 * tokens.numel() * model.intermediate_size
+    return flops / best(lambda: torch.nn.functional.linear(tokens, weight), repeats)
+
+
+def forward_flops(model: Qwen2Config, prompt: int, group: int, completion: int) -> float:
+    """FLOP of the matrix products of one group when the prompt is computed once.
+
+    Projections and MLP of every distinct token, causal attention, and logits at scored positions (the prompt's last
+    position serves the whole group; a completion's last token predicts nothing).
+    """
+    tokens = prompt + group * completion
+    width, head = model.hidden_size, model.hidden_size // model.num_attention_heads
+    layer = width * (2 * width + 2 * model.num_key_value_heads * head + 3 * model.intermediate_size)
+    keys = prompt * (prompt + 1) / 2 + group * completion * (prompt + (completion + 1) / 2)
+    attention = 2 * keys * width  # scores and their product with the values
+    logits = (1 + group * (completion - 1)) * width * model.vocab_size
+    return 2 * (model.num_hidden_layers * (tokens * layer + attention) + logits)
+
+
+def rows(prompt: int, group: int) -> list[ScoredRow]:
+    """One group of random tokens."""
+    rng = random.Random(0)
+
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(3, config().vocab_size) for _ in range(n))
+
+    shared = tokens(prompt)
+    return [ScoredRow((*shared, *tokens(COMPLETION)), prompt) for _ in range(group)]
+
+
+def measure(model: PreTrainedModel, prompt: int, group: int, repeats: int) -> dict[str, Any]:
+    """Seconds of one group, forward and forward with backward, shared and plain, and their floors."""
+    made = [rows(prompt, group)]
+    rate = matmul_rate(model.config, 3 * repeats)
+
+    def backward(path: ScoringPath) -> Callable[[], None]:
+        def run() -> None:
+            model.zero_grad(set_to_none=True)
+            CausalScorer(path=path)(model, made).logprobs.sum().backward()
+
+        return run
+
+    flops = forward_flops(model.config, prompt, group, COMPLETION)
+    result: dict[str, Any] = {
+        "prompt": prompt,
+        "group": group,
+        "tokens_shared": prompt + group * COMPLETION,
+        "tokens_plain": group * (prompt + COMPLETION),
+        "gflops_per_second": rate / 1e9,
+        "forward_floor": flops / rate,
+        "forward": best(lambda: CausalScorer(path=ScoringPath.SHARED).score(model, made), repeats),
+        "backward_floor": 3 * flops / rate,
+        "backward": best(backward(ScoringPath.SHARED), repeats),
+    }
+    if result["tokens_plain"] <= PLAIN_TOKENS:
+        result["backward_plain"] = best(backward(ScoringPath.PLAIN), 1)
+    return result
+
+
+def main() -> None:
+    """Measures all shapes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--threads", type=int, default=1, help="1 counts processor seconds, which other load disturbs least")
+    parser.add_argument("--repeats", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config()).eval()
+    prefer_shared_prefix(model)
+    results = []
+    print(
+        "| prompt | G | tokens, plain / shared | forward, s | of floor | with backward, s | of floor | plain rows, s | gain |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for prompt, group in GROUPS + PROMPTS:
+        r = measure(model, prompt, group, args.repeats)
+        results.append(r)
+        plain = (
+            f"{r['backward_plain']:.2f} | {r['backward_plain'] / r['backward']:.1f}x" if "backward_plain" in r else "not run |"
+        )
+        print(
+            f"| {prompt} | {group} | {r['tokens_plain']} / {r['tokens_shared']} "
+            f"| {r['forward']:.3f} | {r['forward'] / r['forward_floor']:.2f} "
+            f"| {r['backward']:.3f} | {r['backward'] / r['backward_floor']:.2f} | {plain} |",
+            flush=True,
+        )
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
