@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from _shapes import EOS, FIRST_WORD, VOCAB
+from _shapes import EOS, FIRST_WORD, HEADS, INNER, KV_HEADS, LAYERS, VOCAB, WIDTH
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -30,11 +32,11 @@ def config() -> Qwen2Config:
     """The model of issue 3."""
     return Qwen2Config(
         vocab_size=VOCAB,
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        num_key_value_heads=4,
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
         max_position_embeddings=32768,
         bos_token_id=None,
         eos_token_id=EOS,
@@ -51,6 +53,24 @@ def write(folder: Path) -> None:
         torch.manual_seed(seed)
         Qwen2ForCausalLM(config()).save_pretrained(str(folder / role))
     tokenizer().save_pretrained(str(folder / "tokenizer"))
+
+
+def matmul_rate(repeats: int) -> float:
+    """FLOP per second of the model's largest products over 4,096 tokens, by ``best``."""
+    tokens, weight = torch.randn(4096, WIDTH), torch.randn(INNER, WIDTH)
+    return 2 * tokens.numel() * INNER / best(lambda: torch.nn.functional.linear(tokens, weight), repeats)
+
+
+def best(call: Callable[[], object], repeats: int) -> float:
+    """Fewest processor seconds (wall seconds with several threads) of a call, after one that is not counted."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    call()
+    times = []
+    for _ in range(repeats):
+        started = clock()
+        call()
+        times.append(clock() - started)
+    return min(times)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import _shapes
 import lightning as L
 import torch
+from _model import matmul_rate
 from torch.utils.data import DataLoader
 
 from swirl_lightning.codecs.constraints import RangeConstraint
@@ -59,6 +60,7 @@ class Paced(L.Callback):
 
     def __init__(self) -> None:
         self.clock = Clock()
+        self.rate = matmul_rate(10)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: SwirlModule) -> None:
         """Full-length completions on both sides: the policy may not end early. Model calls are counted."""
@@ -91,6 +93,7 @@ class Paced(L.Callback):
                 "peak_bytes": _shapes.memory(),
                 "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
                 "tokens": int(experience.trajectory.mask.sum()),
+                "flops_per_second": self.rate,
                 "reward": float(experience.rewards.mean()),
             }
         )

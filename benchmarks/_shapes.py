@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-VOCAB = 8192
+VOCAB, WIDTH, INNER, LAYERS, HEADS, KV_HEADS = 8192, 256, 1024, 6, 8, 4  # the model: Qwen2, random weights
 EOS, FIRST_WORD = 1, 3  # ids 0..2 are padding, end and unknown
 CLAMP = -10.0  # lowest reward, nats per token
 BETA, TEMPERATURE, LEARNING_RATE = 0.1, 1.0, 1e-6
@@ -53,6 +53,55 @@ SHAPES = {
     "phase1-image": Shape("fwm", state=284, next_state=256, action=16, group=8),
     "smoke": Shape("idm", state=24, next_state=24, action=4, group=4),
 }
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one step has to compute.
+
+    Attributes:
+        tokens: token positions that pass through a model; a backward pass counts twice.
+        flops: of the matrix products and the attention.
+    """
+
+    tokens: float = 0.0
+    flops: float = 0.0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.tokens + other.tokens, self.flops + other.flops)
+
+
+def forward(prompt: int, members: int, tail: int, scored: int) -> Count:
+    """A forward pass of one group, its prompt computed once.
+
+    Projections and MLP of every token, causal attention, and logits of ``scored`` positions.
+    """
+    tokens = prompt + members * tail
+    head = WIDTH // HEADS
+    layer = WIDTH * (2 * WIDTH + 2 * KV_HEADS * head + 3 * INNER)
+    keys = prompt * (prompt + 1) / 2 + members * tail * (prompt + (tail + 1) / 2)
+    return Count(tokens, 2 * (LAYERS * (tokens * layer + 2 * keys * WIDTH) + scored * WIDTH * VOCAB))
+
+
+def counted(shape: Shape, *, shared: bool) -> dict[str, Count]:
+    """One step by part: with shared prompts as they must be computed, or one row a member as they usually are."""
+    rows, size = (1, shape.group) if shared else (shape.group, 1)
+
+    def scaled(count: Count, factor: int) -> Count:
+        return Count(count.tokens * factor, count.flops * factor)
+
+    first = 1 if size > 1 else size  # the prompt's last position predicts the first token of every member
+    completion = shape.completion
+    policy = forward(shape.prompt, size, completion, first + size * (completion - 1))
+    target = (shape.next_state if shape.phase == "idm" else shape.action) + 1  # and the end token
+    tail = shape.action + shape.next_state + 1
+    parts = {
+        "rollout": forward(shape.prompt, size, completion - 1, first + size * (completion - 1)),
+        "reward": forward(shape.state, size, tail, size * target),
+        "reference": policy,
+        "policy": scaled(policy, 3),
+    }
+    return {name: scaled(count, rows * shape.pairs) for name, count in parts.items()}
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _shapes
 import torch
-from _model import config
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from _model import best, config, matmul_rate
+from transformers import PreTrainedModel, Qwen2ForCausalLM
 
 from swirl_lightning.types import ScoredRow
 from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath, prefer_shared_prefix
@@ -28,40 +28,6 @@ COMPLETION = 16
 GROUPS = [(512, g) for g in (4, 8, 16, 32, 64)]
 PROMPTS = [(p, 16) for p in (256, 1024, 2048, 4096, 8192)]
 PLAIN_TOKENS = 40_000  # plain rows of more tokens than this are not run: they take minutes
-
-
-def best(call: Callable[[], object], repeats: int) -> float:
-    """Fewest processor seconds (wall seconds with several threads) of a call, after one that is not counted."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    call()
-    times = []
-    for _ in range(repeats):
-        started = clock()
-        call()
-        times.append(clock() - started)
-    return min(times)
-
-
-def matmul_rate(model: Qwen2Config, repeats: int) -> float:
-    """FLOP per second of the MLP's product over 4,096 tokens."""
-    tokens, weight = torch.randn(4096, model.hidden_size), torch.randn(model.intermediate_size, model.hidden_size)
-    flops = 2 * tokens.numel() * model.intermediate_size
-    return flops / best(lambda: torch.nn.functional.linear(tokens, weight), repeats)
-
-
-def forward_flops(model: Qwen2Config, prompt: int, group: int, completion: int) -> float:
-    """FLOP of the matrix products of one group when the prompt is computed once.
-
-    Projections and MLP of every distinct token, causal attention, and logits at scored positions (the prompt's last
-    position serves the whole group; a completion's last token predicts nothing).
-    """
-    tokens = prompt + group * completion
-    width, head = model.hidden_size, model.hidden_size // model.num_attention_heads
-    layer = width * (2 * width + 2 * model.num_key_value_heads * head + 3 * model.intermediate_size)
-    keys = prompt * (prompt + 1) / 2 + group * completion * (prompt + (completion + 1) / 2)
-    attention = 2 * keys * width  # scores and their product with the values
-    logits = (1 + group * (completion - 1)) * width * model.vocab_size
-    return 2 * (model.num_hidden_layers * (tokens * layer + attention) + logits)
 
 
 def rows(prompt: int, group: int) -> list[ScoredRow]:
@@ -78,7 +44,7 @@ def rows(prompt: int, group: int) -> list[ScoredRow]:
 def measure(model: PreTrainedModel, prompt: int, group: int, repeats: int) -> dict[str, Any]:
     """Seconds of one group, forward and forward with backward, shared and plain, and their floors."""
     made = [rows(prompt, group)]
-    rate = matmul_rate(model.config, 3 * repeats)
+    rate = matmul_rate(5 * repeats)
 
     def backward(path: ScoringPath) -> Callable[[], None]:
         def run() -> None:
@@ -87,7 +53,7 @@ def measure(model: PreTrainedModel, prompt: int, group: int, repeats: int) -> di
 
         return run
 
-    flops = forward_flops(model.config, prompt, group, COMPLETION)
+    flops = _shapes.forward(prompt, group, COMPLETION, 1 + group * (COMPLETION - 1)).flops
     result: dict[str, Any] = {
         "prompt": prompt,
         "group": group,

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,15 @@ def table(result: dict[str, Any]) -> str:
         row(f"of it {part}", [f"{result[s]['parts'][part]:.2f}" if part in result[s]["parts"] else "" for s in sides])
     row("peak memory of the process, GB", [f"{result[s]['peak_bytes'] / 1e9:.2f}" for s in sides])
     row("mean reward", [f"{result[s]['reward']:.3f}" for s in sides])
+    lines += [
+        "",
+        "| part | tokens, a row a member | tokens, shared | GFLOP shared | floor, s | ours, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part, count in result["count"].items():
+        seconds = result["ours"]["seconds"] if part == "step" else result["ours"]["parts"][part]
+        cells = [f"{count['plain_tokens']:,.0f}", f"{count['tokens']:,.0f}", f"{count['flops'] / 1e9:,.0f}"]
+        row(part, [*cells, f"{count['floor']:.2f}", f"{seconds:.2f}"])
     if "ratio_time" in result:
         times = f"1/{result['ratio_time']:.1f} of the peer's (processor time 1/{result['ratio_cpu_time']:.1f})"
         lines.append(f"\ntime: {times}, memory: 1/{result['ratio_memory']:.1f}")
@@ -158,6 +168,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         steps = measure(args, Path(folder))
     shape = _shapes.SHAPES[args.shape]
+    plain, shared = (_shapes.counted(replace(shape, pairs=args.groups), shared=flag) for flag in (False, True))
+    rate = steps["ours"][0]["flops_per_second"]
+    counts = {
+        name: {
+            "tokens": shared[name].tokens,
+            "plain_tokens": plain[name].tokens,
+            "flops": shared[name].flops,
+            "plain_flops": plain[name].flops,
+            "floor": shared[name].flops / rate,
+        }
+        for name in shared
+    }
+    counts["step"] = {key: sum(count[key] for count in counts.values()) for key in counts["policy"]}
     result: dict[str, Any] = {
         "shape": args.shape,
         "prompt": shape.prompt,
@@ -166,6 +189,8 @@ def main() -> None:
         "groups": args.groups,
         "threads": args.threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "flops_per_second": rate,
+        "count": counts,
         "peer_options": {"micro_batch": args.peer_micro_batch, "checkpointing": args.peer_checkpointing},
     } | {side: summary(made) for side, made in steps.items()}
     if "peer" in result:

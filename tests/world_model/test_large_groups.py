@@ -92,3 +92,21 @@ def test_logits_of_all_positions_never_exist_at_once(monkeypatch):
 
 def test_turns_hold_every_length_in_order():
     assert list(in_turns([3, 4, 5, 1, 1, 9], 7)) == [[3, 4], [5, 1, 1], [9]]
+
+
+def test_bfloat16_stays_near_float32():
+    model, groups = build("qwen2"), random_groups(2, 4, 20, 9)
+    exact = CausalScorer()(model, groups).logprobs
+    model.bfloat16()
+    scores = CausalScorer()(model, groups)
+    scores.logprobs.sum().backward()
+    assert float((scores.logprobs - exact).detach().abs().max()) < 0.1
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_attention_dropout_that_is_not_applied_is_said(caplog):
+    build("gpt2")
+    assert "attention dropout (0.1) is not applied" in caplog.text
+    caplog.clear()
+    build("llama")
+    assert not caplog.text

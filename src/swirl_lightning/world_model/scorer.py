@@ -220,6 +220,11 @@ def prefer_shared_prefix(model: PreTrainedModel) -> None:
         model.set_attn_implementation(ATTENTION_NAME)
     except (ValueError, ImportError, AttributeError) as error:
         log.warning("%s keeps its own attention, groups are scored row by row: %s", type(model).__name__, error)
+        return
+    config = model.config.get_text_config()
+    dropout = getattr(config, "attention_dropout", 0.0) or getattr(config, "attn_pdrop", 0.0)
+    if dropout:
+        log.warning("%s: attention dropout (%s) is not applied where groups share a prefix", type(model).__name__, dropout)
 
 
 @torch.no_grad()
