@@ -79,9 +79,9 @@ def summarise(name: str, per_seed: Sequence[Measures], sft: Sequence[Measures] |
     for suffix, measure in (("", MAIN[1]), ("_sampled", f"sampled/{MAIN[1]}")):
         if sft is not None and len(sft) == len(per_seed) and measure in row[MAIN[0]]:
             ours, base = ([s[MAIN[0]][measure] for s in rows] for rows in (per_seed, sft))
-            if len(ours) > 1:
+            if len(ours) > 1 and sum(base) > 0:
                 row[f"fwm_gain{suffix}"] = list(relative_gain(ours, base))
-            elif base[0] > 0:
+            elif len(ours) == 1 and base[0] > 0:
                 row[f"fwm_gain{suffix}"] = [ours[0] / base[0] - 1]
     return row
 

@@ -195,7 +195,7 @@ def main(argv: Sequence[str]) -> int:
     parser = ArgumentParser(prog="swirl study", description="Run the paper's comparison: methods x seeds, one report.")
     parser.add_argument("--config", action=ActionConfigFile, help="YAML of the study")
     parser.add_class_arguments(Study, None)
-    values = vars(parser.instantiate_classes(parser.parse_args(list(argv))))
+    values = parser.parse_args(list(argv)).as_dict()  # not instantiated: overrides that name classes stay options of fit
     values.pop("config", None)
-    study(Study(**values))
+    study(Study(**{**values, "methods": [Method(**method) for method in values["methods"]]}))
     return 0
