@@ -17,7 +17,7 @@ from swirl_lightning.world_model.head import LOGIT_BUDGET, ScoringHead, scoring_
 from swirl_lightning.world_model.packing import Group, PackedRows, common_prefix, cut, in_turns, micro_batches, pack, tokens_of
 
 log = logging.getLogger(__name__)
-_TURN = {"cpu": 4096}  # member tokens that go through the model together when a large group is scored without gradients
+_TURN = {"cpu": 2048}  # member tokens that go through the model together when a large group is scored without gradients
 
 
 class ScoringPath(enum.StrEnum):
