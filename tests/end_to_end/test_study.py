@@ -9,7 +9,6 @@ from swirl_lightning.cli import main
 from swirl_lightning.commands.report import summarise
 
 
-@pytest.mark.xfail(strict=False, reason="swirl study instantiates the callbacks in its overrides; commands/study.py, main")
 @pytest.mark.slow
 def test_a_study_runs_its_cells_and_reports_them(config, tmp_path, monkeypatch):
     monkeypatch.setenv("SWIRL_DEBUG", "1")
@@ -39,7 +38,6 @@ def test_a_study_runs_its_cells_and_reports_them(config, tmp_path, monkeypatch):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("metrics.jsonl")}
 
 
-@pytest.mark.xfail(strict=False, reason="commands/report.py, summarise: a baseline of 0 over several seeds raises")
 def test_a_baseline_that_is_never_right_has_no_relative_gain():
     never, once = ({"fwm": {"exact_match": value}, "idm": {}} for value in (0.0, 0.5))
     row = summarise("swirl", [once, never], [never, never])
