@@ -26,6 +26,7 @@ install: $(VENV)/.installed ## make .venv with everything pinned
 quickstart: install ## record a simulator, warm up, run SWIRL, evaluate: one table (about 10 minutes on two cores)
 	$(BIN)/swirl record minigrid --config configs/record/quickstart.yaml
 	$(BIN)/swirl init --config configs/init/quickstart.yaml
+	$(BIN)/swirl fit --config configs/quickstart.yaml
 	$(BIN)/swirl study --config configs/study/quickstart.yaml
 	@echo "Look at it: $(BIN)/tensorboard --logdir $(RUN)"
 
