@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from swirl_lightning.benchmarks import run_benchmark, standard_decodings
+from swirl_lightning.metrics import Benchmark
 from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Transition
 
@@ -33,7 +34,7 @@ class BenchmarkEvaluation(Callback):
         best_of: N of best-of-N verification by IDM score, for the models that the phases start from.
         limit: evaluate at most so many transitions of a split.
         batch_size: transitions a batch.
-        character_bleu: add StableToolBench's BLEU.
+        benchmark: adds the measures of tool answers (``tools``) or of pages (``web``) to those of any text.
     """
 
     def __init__(
@@ -42,12 +43,12 @@ class BenchmarkEvaluation(Callback):
         best_of: Sequence[int] = (),
         limit: int | None = None,
         batch_size: int = 64,
-        character_bleu: bool = False,
+        benchmark: Benchmark = "text",
     ) -> None:
         if unknown := set(splits) - {"val", "test"}:
             raise ValueError(f"BenchmarkEvaluation.splits: {unknown.pop()!r} is not val or test")
         self.splits, self.best_of, self.limit = tuple(splits), tuple(best_of), limit
-        self.batch_size, self.character_bleu = batch_size, character_bleu
+        self.batch_size, self.benchmark = batch_size, benchmark
         self._started = time.time()
 
     @override
@@ -92,7 +93,7 @@ class BenchmarkEvaluation(Callback):
                 best_of=best_of if name == "sampled" else (),
                 seed=module.run_seed,
                 batch_size=self.batch_size,
-                character_bleu=self.character_bleu,
+                benchmark=self.benchmark,
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
                 progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,

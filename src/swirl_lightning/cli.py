@@ -17,6 +17,7 @@ COMMANDS = {  # command: (module with main(argv), one-line help)
     "imagine": ("swirl_lightning.commands.imagine", "roll a world out from a state and actions"),
     "export": ("swirl_lightning.commands.export", "write FWM and IDM of a run as Hugging Face folders"),
     "compare": ("swirl_lightning.commands.compare", "put several runs into one table with intervals"),
+    "score": ("swirl_lightning.commands.score", "score predictions of any model from a file"),
     "study": ("swirl_lightning.commands.study", "run the paper's comparison: methods x seeds, one report"),
 }
 _EXPECTED_WARNINGS = (

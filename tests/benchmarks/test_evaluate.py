@@ -77,6 +77,26 @@ def test_a_measure_of_nothing_is_left_out():
     assert "changed_accuracy" not in evaluate(Known(), still, decoding=GREEDY, progress=False)["fwm"]
 
 
+def test_changed_transitions_are_measured_separately():
+    got = evaluate(Known(draws=("@ .",)), WORLD, decoding=GREEDY, progress=False)
+    assert got["fwm"]["exact_match"] == pytest.approx(2 / 5)  # the two that change nothing
+    assert got["fwm"]["changed/exact_match"] == 0.0
+    assert got["fwm"]["changed/copy_rate"] == 1.0
+    assert got["fwm"]["changed/logprob"] == pytest.approx(-(0 + 3 + 4) / 3)
+    assert got["copy"]["changed/exact_match"] == 0.0
+    moving = [pair for pair in WORLD if pair.state != pair.next_state]
+    alone = evaluate(Known(), moving, decoding=GREEDY, progress=False)["fwm"]
+    assert all(alone[f"changed/{name}"] == value for name, value in alone.items() if "/" not in name)
+    still = [pair for pair in WORLD if pair.state == pair.next_state]
+    assert not any(name.startswith("changed/") for name in evaluate(Known(), still, decoding=GREEDY, progress=False)["fwm"])
+
+
+def test_measures_of_tool_answers_on_request():
+    got = evaluate(Known(), WORLD, decoding=GREEDY, benchmark="tools", progress=False)
+    assert got["fwm"]["json_valid"] == 0.0
+    assert "json_valid" not in got["idm"]
+
+
 def test_samples_are_averaged():
     got = evaluate(Known(draws=(". @", "x y")), WORLD[:1], decoding=SAMPLED, samples=2, progress=False)
     assert got["fwm"]["exact_match"] == 0.5

@@ -12,11 +12,13 @@ from torchmetrics import MetricCollection
 from tqdm import tqdm
 
 from swirl_lightning.inference import Inference
-from swirl_lightning.metrics import fwm_metrics, idm_metrics
+from swirl_lightning.metrics import Benchmark, fwm_metrics, idm_metrics
 from swirl_lightning.types import Role, SamplingParams, State, TokenScores, Transition
 
 Decoding = SamplingParams | Mapping[Role, SamplingParams]
 Measures = dict[str, dict[str, float]]
+_BEST_OF = "best_of_"
+_CHANGED = "/changed"  # suffix of the collections that see changed transitions only
 _T = TypeVar("_T")
 
 
@@ -90,7 +92,7 @@ def run_benchmark(
     best_of: int | Sequence[int] = 0,
     seed: int = 0,
     batch_size: int = 64,
-    character_bleu: bool = False,
+    benchmark: Benchmark = "text",
     rank: int = 0,
     world_size: int = 1,
     progress: bool = True,
@@ -108,15 +110,16 @@ def run_benchmark(
         best_of: one or several N; 0 or empty for none.
         seed: of the draws.
         batch_size: transitions a batch.
-        character_bleu: add StableToolBench's BLEU.
+        benchmark: adds the measures of tool answers or of pages to those of any text.
         rank: this process; it takes every ``world_size``-th transition.
         world_size: processes that call together. All do the same number of batches of the same size (sharded models need
             that): what is repeated to fill the last one does not count. Measures are reduced over ranks.
         progress: show a bar.
 
     Returns:
-        Measures of ``fwm``, ``idm``, ``copy`` (next state = state) and every ``best_of_N``. A measure that nothing could
-        be counted for (``changed_accuracy`` where no unit changed) is left out.
+        Measures of ``fwm``, ``idm``, ``copy`` (next state = state) and every ``best_of_N``. Those of ``fwm`` and ``copy`` come
+        a second time as ``changed/MEASURE``, over the transitions of which state and next state differ. A measure that
+        nothing could be counted for (``changed_accuracy`` where no unit changed) is left out.
 
     Raises:
         ValueError: if there is no transition, or greedy decoding makes best-of-N pointless.
@@ -125,7 +128,7 @@ def run_benchmark(
         raise ValueError("evaluate: there are no transitions in this split")
     params = _per_role(decoding)
     widths = _widths(best_of, params[Role.FWM])
-    metrics = _metrics(inference, transitions, widths, character_bleu, synced=world_size > 1)
+    metrics = _metrics(inference, transitions, widths, benchmark, synced=world_size > 1)
     share = [
         (transitions[min(i, len(transitions) - 1)], i < len(transitions)) for i in _share(len(transitions), rank, world_size)
     ]
@@ -144,8 +147,8 @@ def run_benchmark(
             _update(metrics, [said[i] for i in kept], [_rows(s, kept) for s in scores])
             sums = [s.logprobs.sum(-1).tolist() for s in scores]
             predictions += [replace(said[i], state_logprob=sums[0][i], action_logprob=sums[1][i]) for i in kept]
-    measures = {name: _values(collection) for name, collection in metrics.items()}
-    return Evaluation(measures, tuple(predictions))
+    some_change = any(t.state != t.next_state for t in transitions)
+    return Evaluation(_measures(metrics, some_change), tuple(predictions))
 
 
 def _per_role(decoding: Decoding) -> Mapping[Role, SamplingParams]:
@@ -173,18 +176,22 @@ def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 
 
 def _metrics(
-    inference: Inference, transitions: Sequence[Transition], widths: Sequence[int], character_bleu: bool, synced: bool
+    inference: Inference, transitions: Sequence[Transition], widths: Sequence[int], benchmark: Benchmark, synced: bool
 ) -> dict[str, MetricCollection]:
     codec, text = inference.codec, isinstance(transitions[0].next_state, str)
     device = next(inference.world_model.parameters()).device
-    options: dict[str, Any] = {"character_bleu": character_bleu, "sync_on_compute": synced}
+
+    def of_states(scored: bool = False) -> MetricCollection:
+        return fwm_metrics(codec.encode_state, text=text, scored=scored, benchmark=benchmark, sync_on_compute=synced)
+
     collections = {
-        "fwm": fwm_metrics(codec.encode_state, text=text, **options),
-        "idm": idm_metrics(lambda action: codec.encode_action(str(action)), **options),
-        "copy": fwm_metrics(codec.encode_state, text=text, scored=False, **options),
+        "fwm": of_states(scored=True),
+        "idm": idm_metrics(lambda action: codec.encode_action(str(action)), sync_on_compute=synced),
+        "copy": of_states(),
+        **{f"{_BEST_OF}{n}": of_states() for n in widths},
     }
-    for n in widths:
-        collections[f"best_of_{n}"] = fwm_metrics(codec.encode_state, text=text, scored=False, **options)
+    if any(t.state == t.next_state for t in transitions):  # otherwise the two are the same
+        collections |= {f"fwm{_CHANGED}": of_states(scored=True), f"copy{_CHANGED}": of_states()}
     return {name: collection.to(device) for name, collection in collections.items()}
 
 
@@ -237,24 +244,41 @@ def _rows(scores: TokenScores, kept: Sequence[int]) -> TokenScores:
 
 
 def _update(metrics: Mapping[str, MetricCollection], said: Sequence[Prediction], scores: Sequence[TokenScores]) -> None:
-    def states(predictions: Sequence[Sequence[State]]) -> dict[str, list[State]]:
-        truth = [p.transition for p, ys in zip(said, predictions, strict=True) for _ in ys]
-        return {
-            "predictions": [y for ys in predictions for y in ys],
-            "references": [t.next_state for t in truth],
-            "states": [t.state for t in truth],
-        }
+    changed = [i for i, p in enumerate(said) if p.transition.state != p.transition.next_state]
+    for name, collection in metrics.items():
+        rows = changed if name.endswith(_CHANGED) else range(len(said))
+        _update_one(collection, name.removesuffix(_CHANGED), [said[i] for i in rows], [_rows(s, rows) for s in scores])
 
-    metrics["fwm"].update(**states([p.states for p in said]), scores=scores[0])
-    metrics["idm"].update(
-        predictions=[z for p in said for z in p.actions],
-        references=[p.transition.action for p in said for _ in p.actions],
-        scores=scores[1],
+
+def _update_one(collection: MetricCollection, name: str, said: Sequence[Prediction], scores: Sequence[TokenScores]) -> None:
+    if name == "idm":
+        actions = [(z, p.transition.action) for p in said for z in p.actions]
+        collection.update(predictions=[z for z, _ in actions], references=[z for _, z in actions], scores=scores[1])
+        return
+    predicted = [(state, p.transition) for p in said for state in _predicted(p, name)]
+    collection.update(
+        predictions=[state for state, _ in predicted],
+        references=[truth.next_state for _, truth in predicted],
+        states=[truth.state for _, truth in predicted],
+        **({"scores": scores[0]} if name == "fwm" else {}),
     )
-    metrics["copy"].update(**states([(p.transition.state,) for p in said]))
-    for name in metrics.keys() - {"fwm", "idm", "copy"}:
-        n = int(name.removeprefix("best_of_"))
-        metrics[name].update(**states([(p.verified[n],) for p in said]))
+
+
+def _predicted(prediction: Prediction, name: str) -> Sequence[State]:
+    """The next states that a row of the table is about."""
+    if name == "fwm":
+        return prediction.states
+    return [prediction.transition.state if name == "copy" else prediction.verified[int(name.removeprefix(_BEST_OF))]]
+
+
+def _measures(metrics: Mapping[str, MetricCollection], some_change: bool) -> Measures:
+    """Values of every collection; those on changed transitions join their row as ``changed/MEASURE``."""
+    values = {name: _values(collection) for name, collection in metrics.items()}
+    measures = {name: row for name, row in values.items() if not name.endswith(_CHANGED)}
+    for name in ("fwm", "copy") if some_change else ():
+        of_changed = values.get(f"{name}{_CHANGED}", measures[name])
+        measures[name] = {**measures[name], **{f"changed/{measure}": value for measure, value in of_changed.items()}}
+    return measures
 
 
 def _values(metrics: MetricCollection) -> dict[str, float]:

@@ -1,14 +1,19 @@
-"""The measures of each role, as one collection a role."""
+"""The measures of each role and benchmark, as one collection."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torchmetrics import Metric, MetricCollection
 
 from swirl_lightning.metrics.likelihood import LogProb
-from swirl_lightning.metrics.overlap import CharacterBleu, CorpusBleu, RougeL, SentenceBleu
+from swirl_lightning.metrics.overlap import CorpusBleu, RougeL, SentenceBleu
 from swirl_lightning.metrics.text import ChangedAccuracy, CopyRate, ExactMatch, TokenAccuracy, Tokenize, words
+from swirl_lightning.metrics.tools import ErrorAccuracy, FieldF1, JsonValidity, ToolBleu
+from swirl_lightning.metrics.web import ChangedElementF1, DomEditDistance
+
+Benchmark = Literal["text", "tools", "web"]
+"""What states are: any text, answers of tools (MirrorAPI, BFCL), pages."""
 
 
 def fwm_metrics(
@@ -16,7 +21,7 @@ def fwm_metrics(
     *,
     text: bool = True,
     scored: bool = True,
-    character_bleu: bool = False,
+    benchmark: Benchmark = "text",
     **kwargs: Any,
 ) -> MetricCollection:
     """Measures of predicted next states.
@@ -25,38 +30,49 @@ def fwm_metrics(
         tokenize: positions of the token accuracy, usually ``codec.encode_state``.
         text: states are text; of images BLEU and ROUGE-L are left out, and what changes is counted in tokens.
         scored: whether log-probabilities of the truth will be given.
-        character_bleu: add StableToolBench's BLEU.
+        benchmark: adds the measures of tool answers or of pages.
         **kwargs: of every metric, e.g. ``sync_on_compute=False``.
 
     Returns:
         A collection whose ``update`` takes ``predictions``, ``references``, ``states`` and, if ``scored``, ``scores``.
     """
     metrics: dict[str, Metric] = {
-        **_agreement(tokenize, text, scored, character_bleu, kwargs),
-        "changed_accuracy": ChangedAccuracy(words if text else tokenize, **kwargs),
-        "copy_rate": CopyRate(**kwargs),
+        **_agreement(tokenize, text, scored, kwargs),
+        **(_answers(benchmark, kwargs) if text else {}),
+        **_changes(benchmark, words if text else tokenize, kwargs),
     }
     return _collect(metrics)
 
 
-def idm_metrics(
-    tokenize: Tokenize = words, *, scored: bool = True, character_bleu: bool = False, **kwargs: Any
-) -> MetricCollection:
+def idm_metrics(tokenize: Tokenize = words, *, scored: bool = True, **kwargs: Any) -> MetricCollection:
     """Measures of inferred actions.
 
     Args:
         tokenize: positions of the token accuracy, usually ``codec.encode_action``.
         scored: whether log-probabilities of the truth will be given.
-        character_bleu: add StableToolBench's BLEU.
         **kwargs: of every metric, e.g. ``sync_on_compute=False``.
 
     Returns:
         A collection whose ``update`` takes ``predictions``, ``references`` and, if ``scored``, ``scores``.
     """
-    return _collect(_agreement(tokenize, True, scored, character_bleu, kwargs))
+    return _collect(_agreement(tokenize, True, scored, kwargs))
 
 
-def _agreement(tokenize: Tokenize, text: bool, scored: bool, character_bleu: bool, kwargs: dict[str, Any]) -> dict[str, Metric]:
+def score_metrics(benchmark: Benchmark, *, states: bool) -> MetricCollection:
+    """Measures of anyone's predictions, without a model.
+
+    Args:
+        benchmark: what is predicted.
+        states: whether the states before are known.
+
+    Returns:
+        A collection whose ``update`` takes ``predictions``, ``references`` and, with ``states``, ``states``.
+    """
+    metrics = {**_agreement(words, True, False, {}), **_answers(benchmark, {})}
+    return _collect({**metrics, **_changes(benchmark, words, {})} if states else metrics)
+
+
+def _agreement(tokenize: Tokenize, text: bool, scored: bool, kwargs: dict[str, Any]) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {
         "exact_match": ExactMatch(**kwargs),
         "token_accuracy": TokenAccuracy(tokenize, **kwargs),
@@ -67,11 +83,25 @@ def _agreement(tokenize: Tokenize, text: bool, scored: bool, character_bleu: boo
             "sentence_bleu": SentenceBleu(**kwargs),
             "rouge_l": RougeL(**kwargs),
         }
-        if character_bleu:
-            metrics["character_bleu"] = CharacterBleu(**kwargs)
     if scored:
         metrics |= {"logprob": LogProb("sequence", **kwargs), "logprob_per_token": LogProb("token", **kwargs)}
     return metrics
+
+
+def _answers(benchmark: Benchmark, kwargs: dict[str, Any]) -> dict[str, Metric]:
+    if benchmark == "tools":
+        return {
+            "tool_bleu": ToolBleu(**kwargs),
+            "field_f1": FieldF1(**kwargs),
+            "json_valid": JsonValidity(**kwargs),
+            "error_accuracy": ErrorAccuracy(**kwargs),
+        }
+    return {"dom_edit_distance": DomEditDistance(**kwargs)} if benchmark == "web" else {}
+
+
+def _changes(benchmark: Benchmark, units: Tokenize, kwargs: dict[str, Any]) -> dict[str, Metric]:
+    metrics: dict[str, Metric] = {"changed_accuracy": ChangedAccuracy(units, **kwargs), "copy_rate": CopyRate(**kwargs)}
+    return {**metrics, "changed_element_f1": ChangedElementF1(**kwargs)} if benchmark == "web" else metrics
 
 
 def _collect(metrics: dict[str, Metric]) -> MetricCollection:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # type: ignore[import-untyped]
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from torch import Tensor
@@ -18,7 +16,6 @@ from typing_extensions import override
 from swirl_lightning.metrics.text import MeanOf, check_pairs
 
 _ORDER = 4
-_ALMOST_JSON = re.compile(r'\s*\{\s*"error":\s*"(?P<error>.*?)",\s*"response":\s*"(?P<response>.*)', re.DOTALL)
 
 
 class CorpusBleu(Metric):
@@ -69,7 +66,7 @@ class SentenceBleu(MeanOf):
 class CharacterBleu(MeanOf):
     """Mean sentence BLEU-4 over characters, NLTK's smoothing method 3, in [0, 100]: StableToolBench's BLEU.
 
-    Texts are compared as they are; tool responses go through :func:`tool_response_text` first.
+    Texts are compared as they are; :class:`~swirl_lightning.metrics.tools.ToolBleu` makes them of tool answers first.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -98,25 +95,3 @@ class RougeL(MeanOf):
         self._add(
             100.0 * float(self._scorer.score(r, p)["rougeL"].fmeasure) for p, r in zip(predictions, references, strict=True)
         )
-
-
-def tool_response_text(output: str) -> str:
-    """The text of a MirrorAPI answer that StableToolBench scores: lines ``ERROR: ...`` and ``RESPONSE: ...``.
-
-    Models often write what is almost JSON (unescaped quotes or line breaks). It is cut at the two field names and
-    keeps its tail, quote and brace included, as in the published predictions. Anything else is scored as it stands.
-
-    Args:
-        output: JSON object with ``error`` and ``response``, or what a model wrote instead.
-
-    Returns:
-        The text.
-    """
-    try:
-        answer: Any = json.loads(output)
-    except json.JSONDecodeError:
-        found = _ALMOST_JSON.match(output)
-        return output if found is None else f"ERROR: {found['error']}\nRESPONSE: {found['response']}"
-    if not isinstance(answer, dict) or not {"error", "response"} <= answer.keys():
-        return output
-    return f"ERROR: {answer['error']}\nRESPONSE: {answer['response']}"

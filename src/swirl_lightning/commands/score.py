@@ -1,0 +1,162 @@
+"""``swirl score``: measures of anyone's predictions, without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from jsonargparse import ArgumentParser
+from tqdm import tqdm
+
+from swirl_lightning.metrics import Benchmark, score_metrics
+
+SHOWN = {  # the columns of a benchmark's table; the JSON file has every measure
+    "text": ("exact_match", "bleu", "rouge_l", "bert_score", "changed_accuracy"),
+    "tools": ("exact_match", "tool_bleu", "bleu", "rouge_l", "bert_score", "field_f1", "json_valid", "error_accuracy"),
+    "web": ("exact_match", "rouge_l", "bert_score", "dom_edit_distance", "changed_element_f1"),
+}
+_AT_ONCE = 32  # rows between two movements of the progress bar
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a file of predictions."""
+
+    prediction: str
+    reference: str
+    state: str | None
+    split: str | None
+
+
+def read_predictions(path: Path) -> list[Row]:
+    """Lines with ``prediction``, ``reference`` and, in all of them or in none, ``state`` and ``split``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming file, line and field of what is wrong.
+    """
+    rows: list[Row] = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
+            try:
+                record = json.loads(line)
+            except ValueError as error:  # bad JSON, bad UTF-8
+                raise ValueError(f"{where}: malformed JSON ({error}); every line must hold one object") from error
+            except RecursionError as error:
+                raise ValueError(f"{where}: JSON that is nested too deeply") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"{where}: must hold one JSON object, got {type(record).__name__}")
+            values = [_text(where, record, name, required=name in ("prediction", "reference")) for name in Row.__slots__]
+            rows.append(Row(*values))  # type: ignore[arg-type]
+            for name in ("state", "split"):
+                if (getattr(rows[0], name) is None) != (getattr(rows[-1], name) is None):
+                    has, lacks = (where, f"{path}, line 1") if getattr(rows[0], name) is None else (f"{path}, line 1", where)
+                    raise ValueError(f"{lacks}: field {name!r} is missing, but {has} has it; give it everywhere or nowhere")
+    if not rows:
+        raise ValueError(f"{path} is empty: there is no prediction to score")
+    return rows
+
+
+def _text(where: str, record: Mapping[str, Any], name: str, required: bool) -> str | None:
+    value = record.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, str):
+        got = f"missing; the line has {', '.join(sorted(record)) or 'no field'}" if name not in record else repr(value)[:80]
+        raise ValueError(f"{where}: field {name!r} must be text, got {got}")
+    return value
+
+
+def score(benchmark: Benchmark, file: Path, out: Path, bert_score: Path | None, bert_layer: int | None) -> str:
+    """Scores a file of predictions and writes the measures as JSON.
+
+    Args:
+        benchmark: text, tools or web.
+        file: JSON lines.
+        out: JSON file to write.
+        bert_score: folder of BERTScore's encoder; None goes without.
+        bert_layer: hidden layer that BERTScore compares; None is the last.
+
+    Returns:
+        The table, as Markdown.
+    """
+    rows = read_predictions(file)
+    scorer = None
+    if bert_score is not None:
+        from swirl_lightning.metrics.bertscore import BertScore  # brings transformers with it
+
+        scorer = BertScore(bert_score, bert_layer)
+    groups = list(_groups(rows))
+    results: list[dict[str, Any]] = []
+    with tqdm(total=sum(len(part) for *_, part in groups), desc="score", unit="row") as bar:
+        for split, subset, who, part in groups:
+            metrics = score_metrics(benchmark, states=part[0].state is not None)
+            if scorer is not None:
+                scorer.reset()
+                metrics.add_metrics({"bert_score": scorer})
+            for begin in range(0, len(part), _AT_ONCE):
+                batch = part[begin : begin + _AT_ONCE]
+                said = [str(row.state) if who == "copy" else row.prediction for row in batch]
+                states = {"states": [row.state for row in batch]} if batch[0].state is not None else {}
+                metrics.update(predictions=said, references=[row.reference for row in batch], **states)
+                bar.update(len(batch))
+            values = {name: float(value) for name, value in metrics.compute().items()}
+            measures = {name: value for name, value in values.items() if value == value}
+            cut = {} if scorer is None else {"bert_score_cut_texts": int(scorer.truncated)}
+            results.append({"split": split, "transitions": subset, "row": who, "count": len(part), **cut, "measures": measures})
+    report = {"benchmark": benchmark, "file": str(file), "results": results}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return as_markdown(benchmark, results)
+
+
+def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, Sequence[Row]]]:
+    """Every split and all of them; all transitions and the changed ones; predictions and copies of the state."""
+    splits = list(dict.fromkeys(row.split for row in rows))
+    parts = [] if splits == [None] else [(str(split), [row for row in rows if row.split == split]) for split in splits]
+    for split, part in [*(parts if len(parts) > 1 else []), ("all" if len(parts) != 1 else parts[0][0], rows)]:
+        changed = [row for row in part if row.state != row.reference]
+        subsets: list[tuple[str, Sequence[Row]]] = [("all", part)]
+        if rows[0].state is not None:
+            subsets = [*subsets, ("changed", changed)] if len(changed) < len(part) else [("all, all changed", part)]
+        for subset, chosen in subsets:
+            for who in ("prediction", "copy") if rows[0].state is not None else ("prediction",):
+                if chosen:
+                    yield split, subset, who, chosen
+
+
+def as_markdown(benchmark: Benchmark, results: Sequence[Mapping[str, Any]]) -> str:
+    """The table: a line a split, subset and row."""
+    columns = [name for name in SHOWN[benchmark] if any(name in result["measures"] for result in results)]
+    lines = [
+        "| " + " | ".join(["split", "transitions", "row", "count", *columns]) + " |",
+        "|---" * 4 + "|---:" * len(columns) + "|",
+    ]
+    for result in results:
+        values = [result["measures"].get(name) for name in columns]
+        shown = ["" if value is None else f"{value:.4f}" if abs(value) <= 1 else f"{value:.2f}" for value in values]
+        lines.append("| " + " | ".join([*(str(result[k]) for k in ("split", "transitions", "row", "count")), *shown]) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    parser = ArgumentParser(
+        prog="swirl score",
+        description="Score predictions without a model. Each line of FILE is a JSON object with prediction, reference and, if "
+        "known, state (adds the copy baseline and the changed transitions) and split (adds a row each).",
+    )
+    parser.add_argument("benchmark", choices=get_args(Benchmark), help="what is predicted: any text, answers of tools, pages")
+    parser.add_argument("file", type=Path, help="predictions, JSON lines")
+    parser.add_argument("--out", type=Path, help="JSON file to write (default: beside FILE, ending in .scores.json)")
+    parser.add_argument("--bert_score", type=Path, help="folder with an encoder for BERTScore, e.g. of roberta-large")
+    parser.add_argument("--bert_layer", type=int, help="its hidden layer (17 of roberta-large; default: the last)")
+    values = parser.parse_args(list(argv))
+    out = values.out or values.file.with_suffix(".scores.json")
+    print(score(values.benchmark, values.file, out, values.bert_score, values.bert_layer))
+    print(f"written to {out}")
+    return 0
