@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
-from swirl_lightning.data.environment import ENVIRONMENTS, Recorder
+from swirl_lightning.data.environment import ENVIRONMENTS, Presplit, Recorder
 from swirl_lightning.data.schema import write_manifest, write_transitions
 from swirl_lightning.data.splits import split_episodes
 from swirl_lightning.types import Transition
@@ -19,7 +19,7 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
     """Runs a recorder and writes its transitions.
 
     Args:
-        recorder: makes episodes.
+        recorder: makes episodes; where it knows splits of its own, fractions matter only for what it leaves open.
         out: folder to write.
         val_fraction: share of validation episodes.
         test_fraction: share of test episodes.
@@ -30,6 +30,7 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
     """
     counts: Counter[str] = Counter()
     actions: Counter[str] = Counter()
+    presplit = isinstance(recorder, Presplit)
 
     def rows() -> Iterator[tuple[Transition, str | None]]:
         for episode in tqdm(recorder.record(), total=recorder.episodes(), desc="record", unit="episode"):
@@ -37,7 +38,12 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
                 counts["empty episodes"] += 1
                 continue
             name = episode[0].episode
-            split = split_episodes([name], val_fraction=val_fraction, test_fraction=test_fraction, seed=split_seed)[name]
+            split = recorder.split_of(name) if isinstance(recorder, Presplit) else None
+            if split is None:
+                drawn = split_episodes(
+                    [name], val_fraction=val_fraction, test_fraction=0.0 if presplit else test_fraction, seed=split_seed
+                )
+                split = drawn[name]
             counts[f"{split} episodes"] += 1
             counts[f"{split} transitions"] += len(episode)
             for transition in episode:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from swirl_lightning.types import Transition
 
@@ -24,6 +24,15 @@ class Recorder(Protocol):
 
     def manifest(self) -> dict[str, Any]:
         """What made the data: simulator, version, options, counts of what was left out."""
+        ...
+
+
+@runtime_checkable
+class Presplit(Protocol):
+    """A recorder of a world that comes with splits of its own."""
+
+    def split_of(self, episode: str) -> str | None:
+        """``train``, ``val`` or ``test``; None for training data, of which validation episodes are drawn as of any world."""
         ...
 
 
@@ -49,6 +58,9 @@ class Environment:
 ENVIRONMENTS = {
     "doorkey": Environment("swirl_lightning.data.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
     "minigrid": Environment("swirl_lightning.data.minigrid:MiniGridRecorder", "MiniGrid grid worlds as compact text"),
+    "stabletoolbench": Environment(
+        "swirl_lightning.data.stabletoolbench:StableToolBenchRecorder", "MirrorAPI's released calls of real tools"
+    ),
 }
 """Worlds that ``swirl record`` knows; adding one is a line here and a file beside this one."""
 

@@ -1,0 +1,196 @@
+"""MirrorAPI files, in the released format, made by the test."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoTokenizer
+
+from swirl_lightning.cli import main
+from swirl_lightning.codecs.text import TextCodec
+from swirl_lightning.data import TransitionDataModule
+from swirl_lightning.data.reader import read_transitions
+from swirl_lightning.data.stabletoolbench import TEST_SPLITS, StableToolBenchRecorder
+from swirl_lightning.prompts import PromptBuilder, PromptTemplates
+
+
+def call(api, k, output=None):
+    doc = {"api_name": api, "api_description": 'Say "hé"\n\nRequest:\nnot this', "required_parameters": [], "tool_name": "T"}
+    request = {"category": "C", "tool_name": "T", "api_name": api, "tool_input": json.dumps({"n": k}), "strip": "filter"}
+    return {
+        "system": "You are an API server.",
+        "instruction": f"API doc:\n{doc}\n\nRequest:\n{request}",
+        "output": json.dumps({"error": "", "response": f"{api} {k} \x07 ünï"}) if output is None else output,
+    }
+
+
+@pytest.fixture
+def released(tmp_path):
+    train = tmp_path / "train_sft.json"
+    train.write_text(json.dumps([call(f"api{k % 20}", k) for k in range(60)]))
+    test = tmp_path / "test_sft"
+    test.mkdir()
+    for split in TEST_SPLITS:
+        (test / f"{split}.json").write_text(json.dumps([call(f"{split}-api", k) for k in range(3)]))
+    return train, test
+
+
+def test_a_call_is_a_transition(released):
+    recorder = StableToolBenchRecorder(*released)
+    episodes = list(recorder.record())
+    assert recorder.episodes() == len(episodes) == 20 + 5
+    first = episodes[0][0]
+    assert first.state.startswith("{'api_name': 'api0'")
+    assert first.state.endswith("'tool_name': 'T'}")
+    assert first.action.startswith("{'category': 'C'")
+    assert json.loads(first.next_state) == {"error": "", "response": "api0 0 \x07 ünï"}
+    assert [t.step for t in episodes[0]] == [0, 1, 2]
+    assert len({t.state for t in episodes[0]}) == len({t.episode for t in episodes[0]}) == 1
+
+
+def test_record_keeps_the_official_splits_and_draws_validation_from_training(released, tmp_path, capsys):
+    train, test = released
+    out = tmp_path / "out"
+    options = ["--env.train", str(train), "--env.test", str(test), "--out", str(out), "--val_fraction", "0.3"]
+    assert main(["record", "stabletoolbench", *options]) == 0
+    table = read_transitions(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["calls"] == {"train": 60, **dict.fromkeys(TEST_SPLITS, 3)}
+    assert manifest["dropped_unusable"] == 0
+    of = dict(zip(table.column("episode"), table.column("split"), strict=True))
+    assert {split for episode, split in of.items() if episode.startswith("train/")} == {"train", "val"}
+    assert {split for episode, split in of.items() if not episode.startswith("train/")} == {"test"}
+    data = TransitionDataModule(str(out))
+    data.setup()
+    assert len(data.test) == 15
+    assert {t.episode for t in data.labelled}.isdisjoint(pair.episode for pair in data.unlabelled)
+    assert "test transitions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (call("a", 1, output=""), "field 'output' is empty"),
+        (call("a", 1, output=" \n"), "field 'output' is empty"),
+        (call("a", 1) | {"output": {"error": "", "response": "x"}}, "field 'output' must be text, got {'error'"),
+        (call("a", 1) | {"output": None}, "field 'output' must be text, got nothing"),
+        ({"instruction": "API doc:\n{}\n\nRequest:\n{}"}, "field 'output' must be text, got nothing"),
+        (call("a", 1) | {"instruction": "API doc:\n{}"}, "field 'instruction' must read"),
+        (call("a", 1) | {"instruction": "API doc:\n{}\n\nRequest:\n"}, "field 'instruction' must read"),
+        (["not", "a", "record"], "must be an object with instruction and output, got list"),
+    ],
+)
+def test_unusable_records_are_named_or_dropped_and_counted(tmp_path, record, message):
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps([call("a", 0), record]))
+    with pytest.raises(ValueError, match=r"train\.json, record 2: ") as error:
+        list(StableToolBenchRecorder(file).record())
+    assert message in str(error.value)
+    lenient = StableToolBenchRecorder(file, unusable="drop")
+    assert [len(episode) for episode in lenient.record()] == [1]
+    assert lenient.manifest()["dropped_unusable"] == 1
+
+
+def test_files_that_cannot_be_read_are_named(released, tmp_path, capsys):
+    train, test = released
+    train.write_bytes(train.read_bytes()[:-200])
+    options = ["record", "stabletoolbench", "--out", str(tmp_path / "out"), "--env.train", str(train)]
+    assert main(options) == 1
+    assert "train_sft.json: malformed or cut off JSON" in capsys.readouterr().err
+    train.write_text("{}")
+    assert main(options) == 1
+    assert "must hold a JSON list of records, got dict" in capsys.readouterr().err
+    (test / "ood.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"ood\.json does not exist"):
+        list(StableToolBenchRecorder(test=test).record())
+    assert len(list(StableToolBenchRecorder(test=test, test_splits=["id_low"]).record())) == 1
+    with pytest.raises(ValueError, match="no test split 'ood_failed'"):
+        StableToolBenchRecorder(test=test, test_splits=["ood_failed"])
+    with pytest.raises(ValueError, match="name train"):
+        StableToolBenchRecorder()
+
+
+@pytest.fixture
+def qwen(tmp_path, released):
+    """A random-weight Qwen2 with a chat template, and recorded transitions."""
+    train, test = released
+    data, model = tmp_path / "data", tmp_path / "model"
+    options = ["--env.train", str(train), "--env.test", str(test), "--val_fraction", "0.2"]
+    assert main(["record", "stabletoolbench", "--out", str(data), *options]) == 0
+    sizes = ["--hidden_size", "32", "--layers", "2", "--heads", "4", "--vocab_size", "400", "--max_positions", "2048"]
+    more = ["--model_type", "qwen2", "--extra", "{num_key_value_heads: 2, vocab_size: 420}"]
+    assert main(["init", "--data", str(data), "--out", str(model), *sizes, *more]) == 0
+    turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = turns
+    tokenizer.save_pretrained(model)
+    return data, model
+
+
+PAPER = Path(__file__).parents[2] / "configs" / "paper" / "stabletoolbench.yaml"
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_long_documents_are_cut_but_never_the_request_or_the_answer(qwen, chat):
+    codec = TextCodec(str(qwen[1]))
+    settings = yaml.safe_load(PAPER.read_text())["model"]["prompts"]
+    builder = PromptBuilder(codec, PromptTemplates(**{**settings, "chat": chat}), max_prompt_tokens=500)
+    short = read_transitions(qwen[0]).transitions()[0]
+    long = replace(short, state=short.state * 50, next_state=short.next_state * 50)
+    forward, inverse = builder.fwm_prompt(long, long.action), builder.idm_prompt(long)
+    assert len(forward.ids) == len(inverse.ids) == 500
+    assert forward.cut > 500
+    assert inverse.cut > 500
+    said, asked = (codec.tokenizer.decode(prompt.ids) for prompt in (forward, inverse))
+    assert f"Request:\n{short.action}\n\nWrite the API's answer" in said
+    assert ("<|im_start|>system" in said) is ("<|im_start|>assistant" in asked) is chat
+    row = builder.fwm_row(long, long.action, short.next_state)
+    assert codec.decode_state(row.ids[row.start :]) == short.next_state
+    row = builder.idm_row(long, long.next_state, long.action)
+    assert codec.decode_action(row.ids[row.start :]) == long.action
+
+
+def test_the_papers_settings():
+    settings = yaml.safe_load(PAPER.read_text())
+    model, data = settings["model"], settings["data"]["init_args"]
+    assert model["world_model"]["base"] == "Qwen/Qwen2.5-3B-Instruct"
+    assert (data["batch_size"], data["labelled_fraction"], model["max_prompt_tokens"]) == (128, 0.5, 8126)
+    for role in ("fwm", "idm"):
+        assert (model[role]["group_size"], model[role]["grpo"]["beta"]) == (64, 0.1)
+        assert model[role]["sampling"] == {"max_new_tokens": 4096, "temperature": 0.7, "top_p": 0.96}
+        assert model[f"{role}_optimizer"]["init_args"]["lr"] == 5e-5
+    assert model["lr_scheduler"]["init_args"] == {"warmup_steps": 25, "decay": "cosine", "floor": 0.0}
+
+
+@pytest.mark.slow
+def test_the_papers_configuration_runs_with_a_tiny_model(qwen, tmp_path):
+    """Everything as in the file but for the weights, the lengths and the number of steps."""
+    data, model = qwen
+    run = tmp_path / "run"
+    changes = {
+        "run_dir": run,
+        "model.world_model.base": model,
+        "data.init_args.path": data,
+        "data.init_args.warmup_batch_size": 4,
+        "data.init_args.batch_size": 1,
+        "data.init_args.max_test": 2,
+        "data.init_args.max_val": 2,
+        "model.max_prompt_tokens": 500,
+        "model.fwm.sampling.max_new_tokens": 64,
+        "model.idm.sampling.max_new_tokens": 128,
+        "model.schedule.warmup_epochs": 1,
+        "model.schedule.iterations": 1,
+        "trainer.limit_train_batches": 1,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 1,
+        "trainer.enable_progress_bar": False,
+    }
+    assert main(["fit", "--config", str(PAPER), *(f"--{key}={value}" for key, value in changes.items())]) == 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {row["label"] for row in rows} == {"warmup", "swirl-1-fwm", "swirl-1-idm"}
+    assert {row["split"] for row in rows} == {"val", "test"}
+    for row in rows:
+        assert {"tool_bleu", "json_valid", "error_accuracy", "field_f1"} <= row["fwm"].keys() & row["copy"].keys()
+    assert json.loads((run / "export" / "warmup" / "fwm" / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
