@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,35 +15,31 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW, Optimizer
-from transformers import PreTrainedModel
 from typing_extensions import override
 
+from swirl_lightning.checks import check_fit, check_lengths, check_trainer
 from swirl_lightning.codecs.text import TextCodec
-from swirl_lightning.experience import NonFiniteRewardError, collect
+from swirl_lightning.experience import NonFiniteRewardError
 from swirl_lightning.inference import Inference
-from swirl_lightning.objectives.grpo import normaliser
+from swirl_lightning.losses import PhaseLosses
 from swirl_lightning.optim import PhaseLR
-from swirl_lightning.optimise import LossPart, policy_parts, supervised_parts
-from swirl_lightning.phase_log import experience_values, loss_values
+from swirl_lightning.phase_log import write_sample
 from swirl_lightning.prompts import PromptBuilder, PromptTemplates
 from swirl_lightning.schedule import PhaseSchedule
 from swirl_lightning.settings import RoleSettings
-from swirl_lightning.strategies import reduce_gradients, sum_over_ranks
+from swirl_lightning.strategies import reduce_gradients
 from swirl_lightning.types import (
     Batch,
     Experience,
     Phase,
     Role,
-    SamplingParams,
-    ScoredRow,
     Transition,
-    UnlabelledPair,
     seeded_generator,
 )
 from swirl_lightning.world_model.loading import check_base
-from swirl_lightning.world_model.pair import REFERENCE, WorldModel, WorldModelConfig
+from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.scorer import CausalScorer, scoring_path
 
 _WARMUP = "warmup"
@@ -142,7 +137,7 @@ class SwirlModule(L.LightningModule):
         needs_reference = any(self.roles[role].grpo.beta > 0 for role in self._policies())
         self.world_model = WorldModel(self.world_model_config, reference=needs_reference)
         with self.world_model.use(Role.FWM) as model:
-            self._check_fit(model)
+            check_fit(model, self.world_model_config.base, self.prompts, self.roles)
             rank_zero_info(f"groups are scored by {scoring_path(model)} rows ({type(model).__name__})")
         self.inference = Inference(
             self.world_model,
@@ -154,27 +149,14 @@ class SwirlModule(L.LightningModule):
             },
             scorer=self.scorer,
         )
-
-    def _check_fit(self, model: PreTrainedModel) -> None:
-        """Tokenizer, model and lengths must fit, before anything is trained.
-
-        Raises:
-            ValueError: naming the settings that do not fit.
-        """
-        embeddings: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
-        if embeddings < self.codec.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {self.codec.vocab_size} tokens but model {self.world_model_config.base!r} only "
-                f"{embeddings} embeddings: they do not belong together"
-            )
-        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        for role, settings in self.roles.items():
-            room = settings.sampling.max_new_tokens
-            if limit is not None and self.prompts.max_prompt_tokens + room > limit:
-                raise ValueError(
-                    f"max_prompt_tokens={self.prompts.max_prompt_tokens} leaves no room for a completion: "
-                    f"{role.value}.sampling.max_new_tokens={room}, and the model has {limit} positions; lower one of them"
-                )
+        self.losses = PhaseLosses(
+            self.inference,
+            self.roles,
+            self.manual_backward,
+            self._nonfinite,
+            seed=self.run_seed,
+            skip_nonfinite=self.nonfinite == "skip",
+        )
 
     def _policies(self) -> set[Role]:
         """Roles that some GRPO phase trains."""
@@ -219,40 +201,13 @@ class SwirlModule(L.LightningModule):
 
     @override
     def setup(self, stage: str) -> None:
-        reload = getattr(self.trainer, "reload_dataloaders_every_n_epochs", None)
-        if stage == "fit" and reload != 1:
-            raise ValueError(
-                "SWIRL phases read different data: set Trainer(reload_dataloaders_every_n_epochs=1) "
-                f"(`swirl fit` does), got {reload}"
-            )
-        replayed = getattr(getattr(self.trainer, "datamodule", None), "replay_batch_size", None)
-        if stage == "fit" and replayed == 0:
-            for role in self._policies():
-                if self.roles[role].replay_weight:
-                    raise ValueError(
-                        f"{role.value}.replay_weight is set, but there is nothing to replay: set data.replay_batch_size, now 0"
-                    )
+        if stage == "fit":
+            check_trainer(self.trainer, self._policies(), self.roles)
 
     @override
     def on_fit_start(self) -> None:
-        self._check_lengths(getattr(getattr(self.trainer, "datamodule", None), "labelled", ()))
-
-    def _check_lengths(self, labelled: Sequence[Transition]) -> None:
-        """Answers that never fit into ``max_new_tokens`` are never right, and a judge that is cut off judges noise.
-
-        Raises:
-            ValueError: naming the role, the longest answer among the first labelled transitions, and the setting.
-        """
-        some = labelled[:1000]
-        for role, settings in self.roles.items():
-            answers = [self._rows(role, transition) for transition in some]
-            longest = max((len(row.ids) - row.start for row in answers), default=0)
-            cut = sum(len(row.ids) - row.start > settings.sampling.max_new_tokens for row in answers)
-            if cut > len(some) // 20:
-                raise ValueError(
-                    f"{role.value}.sampling.max_new_tokens={settings.sampling.max_new_tokens} cuts off {cut} of {len(some)} "
-                    f"labelled answers; the longest has {longest} tokens, the end token included"
-                )
+        labelled = getattr(getattr(self.trainer, "datamodule", None), "labelled", ())
+        check_lengths(labelled, self.roles, lambda role, transition: self.losses.rows(role, transition, self.current_epoch))
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -303,7 +258,7 @@ class SwirlModule(L.LightningModule):
         if phase is Phase.WARMUP:
             values = self._warmup_step(batch)
         elif phase is Phase.PSEUDO:
-            values = self._pseudo_step(batch)
+            values = self.losses.pseudo(batch, self.pseudo_temperature, self.current_epoch) | self._step(phase)
         else:
             values = self._swirl_step(Role(phase.value), batch)
         values["time/step"] = time.perf_counter() - started
@@ -316,12 +271,23 @@ class SwirlModule(L.LightningModule):
     def _warmup_step(self, batch: Batch) -> dict[str, float]:
         if self.warmup == "joint":  # both prompts begin with the state, which is computed once
             tasks = {Role.FWM: 1.0, Role.IDM: self.warmup_idm_weight}
-            values = self._backward_supervised(Role.FWM, tasks, batch.labelled, "nll")
+            values = self.losses.supervised(Role.FWM, tasks, batch.labelled, "nll", self.current_epoch)
         else:
             values = {}
             for role in Role:
-                values |= self._backward_supervised(role, {role: 1.0}, batch.labelled, f"{role.value}_nll")
+                name = f"{role.value}_nll"
+                values |= self.losses.supervised(role, {role: 1.0}, batch.labelled, name, self.current_epoch)
         return values | self._step(Phase.WARMUP)
+
+    def _swirl_step(self, role: Role, batch: Batch) -> dict[str, float]:
+        try:
+            self.last_experience, values = self.losses.swirl(
+                role, batch, self.current_epoch, lambda last: self._step(Phase(role.value), ticks=last)
+            )
+        except NonFiniteRewardError as error:
+            self._write_sample(error.sample)
+            raise
+        return values
 
     def _maybe_end_warmup(self, threshold: float) -> float:
         """Makes this epoch the warm-up's last where the IDM is a good judge already; returns its share of right answers."""
@@ -351,118 +317,6 @@ class SwirlModule(L.LightningModule):
         epochs = checkpoint.get("warmup_epochs", self.schedule.warmup_epochs)
         if epochs < self.schedule.warmup_epochs:
             self._shorten_warmup(epochs)
-
-    def _pseudo_step(self, batch: Batch) -> dict[str, float]:
-        sampling = self.roles[Role.IDM].sampling
-        params = SamplingParams(max_new_tokens=sampling.max_new_tokens, temperature=self.pseudo_temperature)
-        seed = self.run_seed + self.current_epoch
-        actions = self.inference.infer_actions(batch.unlabelled, params=params, seed=seed)
-        labelled = [
-            Transition(pair.state, pair.next_state, z[0], pair.context, pair.episode, pair.step)
-            for pair, z in zip(batch.unlabelled, actions, strict=True)
-        ]
-        # with replay this is SFT on the merged data, without it SFT continued on pseudo-labels (arXiv:2506.06006)
-        values = self._backward_supervised(Role.FWM, {Role.FWM: 1.0}, [*labelled, *batch.labelled], "nll")
-        return values | self._step(Phase.PSEUDO)
-
-    def _swirl_step(self, role: Role, batch: Batch) -> dict[str, float]:
-        settings = self.roles[role]
-        try:
-            experience = collect(
-                self.inference,
-                role,
-                batch.unlabelled,
-                settings,
-                seed=self.run_seed,
-                epoch=self.current_epoch,
-                skip_nonfinite=self.nonfinite == "skip",
-            )
-        except NonFiniteRewardError as error:
-            self._write_sample(error.sample)
-            raise
-        self.last_experience = experience
-        clock = time.perf_counter()
-        reference = self._reference_logprobs(role, experience) if settings.grpo.beta > 0 else None
-        experience.seconds["reference"] = time.perf_counter() - clock
-        values = experience_values(experience, reference)
-        clock = time.perf_counter()
-        assert experience.skipped is not None
-        mask = (experience.trajectory.mask & ~experience.skipped[..., None]).flatten(0, 1)  # [B*G, T]
-        total = sum_over_ranks(normaliser(mask, settings.grpo))
-        for inner in range(settings.inner_epochs):
-            with self.world_model.use(role, training=True) as model:
-                parts = policy_parts(
-                    self.scorer,
-                    model,
-                    experience,
-                    settings,
-                    reference=reference,
-                    normaliser=total,
-                    on_policy=inner == 0,
-                    constraint=self.inference.constraints.get(role),
-                )
-                values |= loss_values(self._backward(parts))
-            values |= self._extra_losses(role, experience, batch.labelled)
-            values |= self._step(Phase(role.value), ticks=inner + 1 == settings.inner_epochs)
-        experience.seconds["policy"] = time.perf_counter() - clock
-        return values | {f"time/{part}": spent for part, spent in experience.seconds.items()}
-
-    def _reference_logprobs(self, role: Role, experience: Experience) -> Tensor:
-        """Log-probabilities of the members under the reference policy, [B, G, T], at the sampling temperature."""
-        trajectory = experience.trajectory
-        with self.world_model.use(REFERENCE) as model:
-            scores = self.scorer.score(
-                model,
-                experience.groups,
-                temperature=self.roles[role].sampling.temperature or 1.0,
-                constraint=self.inference.constraints.get(role),
-            )
-        return scores.logprobs.view_as(trajectory.logprobs)
-
-    def _extra_losses(self, role: Role, experience: Experience, replay: Sequence[Transition]) -> dict[str, float]:
-        """What goes beyond the paper: likelihood of the pairs' own next states, and replay of labelled transitions."""
-        settings = self.roles[role]
-        values: dict[str, float] = {}
-        if settings.nll_weight:
-            labelled = [
-                Transition(pair.state, pair.next_state, z, pair.context, pair.episode, pair.step)
-                for pair, z in zip(experience.pairs, experience.actions, strict=True)
-            ]
-            values |= self._backward_supervised(role, {role: settings.nll_weight}, labelled, "nll")
-        if settings.replay_weight:
-            if not replay:
-                raise ValueError(f"{role.value}.replay_weight is set, but the data has replay_batch_size 0")
-            values |= self._backward_supervised(role, {role: settings.replay_weight}, replay, "replay_nll")
-        return values
-
-    def _rows(self, task: Role, transition: Transition) -> ScoredRow:
-        wording = self.prompts.wording_of(transition, task, self.current_epoch)
-        if task is Role.FWM:
-            return self.prompts.fwm_row(transition, transition.action, transition.next_state, wording)
-        return self.prompts.idm_row(transition, transition.next_state, transition.action, wording)
-
-    def _backward_supervised(
-        self, role: Role, tasks: Mapping[Role, float], transitions: Sequence[Transition], name: str
-    ) -> dict[str, float]:
-        """Sends the supervised loss of ``tasks`` (with their weights) through the model of ``role``: means per token."""
-        groups = [[self._rows(task, transition) for task in tasks] for transition in transitions]
-        lengths = [len(row.ids) - row.start for group in groups for row in group]
-        totals = [sum_over_ranks(float(sum(lengths[i :: len(tasks)]))) for i in range(len(tasks))]
-        factors = [weight / max(1.0, total) for weight, total in zip(tasks.values(), totals, strict=True)]
-        with self.world_model.use(role, training=True) as model:
-            sums = self._backward(supervised_parts(self.scorer, model, groups, factors * len(groups)))
-        return {name: sums.get("nll", 0.0) / sum(tasks.values())}
-
-    def _backward(self, parts: Iterable[LossPart]) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        for part in parts:
-            if not bool(torch.isfinite(part.loss)):
-                self._nonfinite("loss", float(part.loss.detach()))
-                continue
-            self.manual_backward(part.loss)
-            for key, value in part.sums.items():
-                sums[key] = sums.get(key, 0.0) + value
-        return sums
 
     def _step(self, phase: Phase, *, ticks: bool = True) -> dict[str, float]:
         """Reduces over ranks, clips, steps the phase's optimizer and its schedule.
@@ -510,19 +364,15 @@ class SwirlModule(L.LightningModule):
 
     def _write_sample(self, sample: dict[str, object]) -> None:
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"nonfinite-epoch{self.current_epoch}-step{self.global_step}.json"
-        if "episode" not in sample:
-            items: list[Transition | UnlabelledPair] = [*self._batch.labelled, *self._batch.unlabelled]
-            sample = {**sample, "transitions": [asdict(item) for item in items]}
-        path.write_text(json.dumps(sample, indent=2, default=str), encoding="utf-8")
-        self.print(f"the offending sample is in {path}")
+        name = f"nonfinite-epoch{self.current_epoch}-step{self.global_step}.json"
+        self.print(f"the offending sample is in {write_sample(folder / name, sample, self._batch)}")
 
     # ------------------------------------------------------------------ evaluation
 
     def _evaluation_step(self, batch: Sequence[Transition], split: str) -> None:
         for role in Role:
-            scores = self.inference.score_rows(role, [[self._rows(role, transition)] for transition in batch])
+            rows = [[self.losses.rows(role, transition, self.current_epoch)] for transition in batch]
+            scores = self.inference.score_rows(role, rows)
             nll = -float(scores.logprobs.sum() / scores.mask.sum())
             self.log(f"{split}/{role.value}_nll", nll, batch_size=len(batch), sync_dist=True)
 

@@ -1,13 +1,16 @@
-"""Scalars of a step, named for TensorBoard."""
+"""Scalars of a step, named for TensorBoard, and the samples that broke one."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 
 from torch import Tensor
 
 from swirl_lightning.objectives.bounds import elbo_estimate, mutual_information_bound
-from swirl_lightning.types import Experience, Role
+from swirl_lightning.types import Batch, Experience, Role, Transition, UnlabelledPair
 
 
 def experience_values(experience: Experience, reference: Tensor | None) -> dict[str, float]:
@@ -56,3 +59,13 @@ def loss_values(sums: Mapping[str, float]) -> dict[str, float]:
     if "loss" in sums:
         values["loss"] = sums["loss"]
     return values
+
+
+def write_sample(path: Path, sample: Mapping[str, object], batch: Batch) -> Path:
+    """Writes what gave a number that is not finite; without a sample of its own, the whole batch's transitions."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "episode" not in sample:
+        items: list[Transition | UnlabelledPair] = [*batch.labelled, *batch.unlabelled]
+        sample = {**sample, "transitions": [asdict(item) for item in items]}
+    path.write_text(json.dumps(sample, indent=2, default=str), encoding="utf-8")
+    return path

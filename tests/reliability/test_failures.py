@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from swirl_lightning import checkpointing, experience, module
+from swirl_lightning import checkpointing, experience, losses
 from swirl_lightning.checkpointing import AtomicCheckpointIO
 from swirl_lightning.cli import main
 from swirl_lightning.optimise import LossPart
@@ -129,14 +129,14 @@ def test_a_reward_that_is_not_finite_is_skipped_and_counted(config, broken_judge
 def broken_loss(monkeypatch):
     """The second warm-up batch has a loss that is infinite."""
     calls = {"n": 0}
-    parts = module.supervised_parts
+    parts = losses.supervised_parts
 
     def supervised_parts(*arguments):
         calls["n"] += 1
         for part in parts(*arguments):
             yield LossPart(part.loss * math.inf, part.sums) if calls["n"] == 2 else part
 
-    monkeypatch.setattr(module, "supervised_parts", supervised_parts)
+    monkeypatch.setattr(losses, "supervised_parts", supervised_parts)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config, complaint, broken_loss, tmp_path):
