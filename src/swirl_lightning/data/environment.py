@@ -56,6 +56,7 @@ class Environment:
 
 
 ENVIRONMENTS = {
+    "bfcl": Environment("swirl_lightning.data.bfcl:BfclRecorder", "BFCL's simulated APIs: calls, wrong calls, answers"),
     "doorkey": Environment("swirl_lightning.data.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
     "minigrid": Environment("swirl_lightning.data.minigrid:MiniGridRecorder", "MiniGrid grid worlds as compact text"),
     "stabletoolbench": Environment(
