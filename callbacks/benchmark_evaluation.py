@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
+from torchmetrics import Metric
 from typing_extensions import override
 
 from swirl_lightning.benchmarks import run_benchmark, standard_decodings
@@ -35,6 +36,7 @@ class BenchmarkEvaluation(Callback):
         limit: evaluate at most so many transitions of a split.
         batch_size: transitions a batch.
         benchmark: adds the measures of tool answers (``tools``) or of pages (``web``) to those of any text.
+        extra: further measures of predicted next states, by name.
     """
 
     def __init__(
@@ -44,11 +46,12 @@ class BenchmarkEvaluation(Callback):
         limit: int | None = None,
         batch_size: int = 64,
         benchmark: Benchmark = "text",
+        extra: dict[str, Metric] | None = None,
     ) -> None:
         if unknown := set(splits) - {"val", "test"}:
             raise ValueError(f"BenchmarkEvaluation.splits: {unknown.pop()!r} is not val or test")
         self.splits, self.best_of, self.limit = tuple(splits), tuple(best_of), limit
-        self.batch_size, self.benchmark = batch_size, benchmark
+        self.batch_size, self.benchmark, self.extra = batch_size, benchmark, extra
         self._started = time.time()
 
     @override
@@ -94,6 +97,7 @@ class BenchmarkEvaluation(Callback):
                 seed=module.run_seed,
                 batch_size=self.batch_size,
                 benchmark=self.benchmark,
+                extra=self.extra,
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
                 progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,

@@ -27,7 +27,7 @@ def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: 
     embeddings: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
     if embeddings < prompts.codec.vocab_size:
         raise ValueError(
-            f"the tokenizer has {prompts.codec.vocab_size} tokens but model {base!r} only "
+            f"the codec has {prompts.codec.vocab_size} token ids but model {base!r} only "
             f"{embeddings} embeddings: they do not belong together"
         )
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -13,6 +13,7 @@ from typing import Any
 COMMANDS = {  # command: (module with main(argv), one-line help)
     "record": ("swirl_lightning.commands.record", "record transitions from a real simulator"),
     "init": ("swirl_lightning.commands.init", "make a small untrained model and tokenizer for recorded transitions"),
+    "codec": ("swirl_lightning.commands.codec", "train an image codec on recorded frames"),
     "label": ("swirl_lightning.commands.label", "write IDM actions into an unlabelled file"),
     "imagine": ("swirl_lightning.commands.imagine", "roll a world out from a state and actions"),
     "export": ("swirl_lightning.commands.export", "write FWM and IDM of a run as Hugging Face folders"),

@@ -20,7 +20,7 @@ from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
 from swirl_lightning.checks import check_fit, check_lengths, check_trainer
-from swirl_lightning.codecs.text import TextCodec
+from swirl_lightning.codecs.image import load_codec
 from swirl_lightning.experience import NonFiniteRewardError
 from swirl_lightning.inference import Inference
 from swirl_lightning.losses import PhaseLosses
@@ -117,7 +117,7 @@ class SwirlModule(L.LightningModule):
         self.warmup_idm_weight, self.warmup_until_idm = warmup_idm_weight, warmup_until_idm
         self.roles = {Role.FWM: fwm, Role.IDM: idm}
         self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
-        self.codec = TextCodec(tokenizer or world_model.base)
+        self.codec = load_codec(tokenizer or world_model.base)
         self.prompts = PromptBuilder(self.codec, prompts, max_prompt_tokens)
         self.scorer = CausalScorer(token_budget)
         self.seed = seed
@@ -144,7 +144,7 @@ class SwirlModule(L.LightningModule):
             self.prompts,
             sampling={role: settings.sampling for role, settings in self.roles.items()},
             constraints={
-                role: None if settings.constraint is None else settings.constraint.build(self.codec)
+                role: self.codec.constraint(role) if settings.constraint is None else settings.constraint.build(self.codec)
                 for role, settings in self.roles.items()
             },
             scorer=self.scorer,
@@ -206,7 +206,10 @@ class SwirlModule(L.LightningModule):
 
     @override
     def on_fit_start(self) -> None:
-        labelled = getattr(getattr(self.trainer, "datamodule", None), "labelled", ())
+        data = getattr(self.trainer, "datamodule", None)
+        for name in ("labelled", "unlabelled", "val", "test"):
+            self.codec.prepare(state for row in getattr(data, name, ()) for state in (row.state, row.next_state))
+        labelled = getattr(data, "labelled", ())
         check_lengths(labelled, self.roles, lambda role, transition: self.losses.rows(role, transition, self.current_epoch))
 
     @override

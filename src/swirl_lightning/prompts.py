@@ -137,7 +137,8 @@ class PromptBuilder:
             if isinstance(piece, list):
                 pieces.append(("", piece))
             else:
-                pieces.append((piece, self._encode_slot(piece, slots[piece])))
+                slot = piece if isinstance(slots[piece], str) else "image"  # half an image is none
+                pieces.append((slot, self._encode_slot(piece, slots[piece])))
         excess = sum(len(ids) for _, ids in pieces) - self.max_prompt_tokens
         if excess <= 0:
             return EncodedPrompt(tuple(token for _, ids in pieces for token in ids))
@@ -184,16 +185,16 @@ class PromptBuilder:
 
 
 def _cut_evenly(pieces: list[tuple[str, list[int]]], excess: int, role: Role) -> list[list[int]]:
-    """Takes ``excess`` tokens out of the middle of the states and the context, longest first.
+    """Takes ``excess`` tokens out of the middle of the text states and the context, longest first.
 
     Raises:
-        ValueError: if the action and the fixed text alone are too long.
+        ValueError: if the action, images and the fixed text alone are too long.
     """
     cuttable = [i for i, (slot, _) in enumerate(pieces) if slot in {"state", "next_state", "context"}]
     room = {i: len(pieces[i][1]) for i in cuttable}
     if sum(room.values()) < excess:
         raise ValueError(
-            f"{role.value} prompt: the action and the fixed text alone exceed max_prompt_tokens by "
+            f"{role.value} prompt: the action, images and the fixed text alone exceed max_prompt_tokens by "
             f"{excess - sum(room.values())} tokens; raise max_prompt_tokens"
         )
     level, left = _water_level(sorted(room.values()), sum(room.values()) - excess)

@@ -22,7 +22,10 @@ class Words:
     def encode_state(self, state):
         return [hash(word) for word in state.split()]
 
-    encode_action = encode_state
+    encode_action = units = encode_state
+
+    def canonical(self, state):
+        return state
 
 
 class Known:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from tqdm import tqdm
 
+from swirl_lightning.codecs import Codec
 from swirl_lightning.inference import Inference
 from swirl_lightning.metrics import Benchmark, fwm_metrics, idm_metrics
 from swirl_lightning.types import Role, SamplingParams, State, TokenScores, Transition
@@ -93,6 +94,7 @@ def run_benchmark(
     seed: int = 0,
     batch_size: int = 64,
     benchmark: Benchmark = "text",
+    extra: Mapping[str, Metric] | None = None,
     rank: int = 0,
     world_size: int = 1,
     progress: bool = True,
@@ -111,6 +113,8 @@ def run_benchmark(
         seed: of the draws.
         batch_size: transitions a batch.
         benchmark: adds the measures of tool answers or of pages to those of any text.
+        extra: further measures of next states by name. Besides the fields of the others their ``update`` may ask for
+            ``rendered`` (predictions as text or PNG bytes) and ``observed`` (next states as they were recorded).
         rank: this process; it takes every ``world_size``-th transition.
         world_size: processes that call together. All do the same number of batches of the same size (sharded models need
             that): what is repeated to fill the last one does not count. Measures are reduced over ranks.
@@ -128,7 +132,7 @@ def run_benchmark(
         raise ValueError("evaluate: there are no transitions in this split")
     params = _per_role(decoding)
     widths = _widths(best_of, params[Role.FWM])
-    metrics = _metrics(inference, transitions, widths, benchmark, synced=world_size > 1)
+    metrics = _metrics(inference, transitions, widths, benchmark, extra or {}, synced=world_size > 1)
     share = [
         (transitions[min(i, len(transitions) - 1)], i < len(transitions)) for i in _share(len(transitions), rank, world_size)
     ]
@@ -144,7 +148,7 @@ def run_benchmark(
             said = _predict(inference, pairs, params, samples, widths, seed, advance)
             scores = (_score_states(inference, pairs), _score_actions(inference, pairs))
             kept = [i for i, (_, counts) in enumerate(batch) if counts]
-            _update(metrics, [said[i] for i in kept], [_rows(s, kept) for s in scores])
+            _update(metrics, [said[i] for i in kept], [_rows(s, kept) for s in scores], inference.codec, render=bool(extra))
             sums = [s.logprobs.sum(-1).tolist() for s in scores]
             predictions += [replace(said[i], state_logprob=sums[0][i], action_logprob=sums[1][i]) for i in kept]
     some_change = any(t.state != t.next_state for t in transitions)
@@ -176,13 +180,20 @@ def _batches(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 
 
 def _metrics(
-    inference: Inference, transitions: Sequence[Transition], widths: Sequence[int], benchmark: Benchmark, synced: bool
+    inference: Inference,
+    transitions: Sequence[Transition],
+    widths: Sequence[int],
+    benchmark: Benchmark,
+    extra: Mapping[str, Metric],
+    synced: bool,
 ) -> dict[str, MetricCollection]:
     codec, text = inference.codec, isinstance(transitions[0].next_state, str)
     device = next(inference.world_model.parameters()).device
 
     def of_states(scored: bool = False) -> MetricCollection:
-        return fwm_metrics(codec.encode_state, text=text, scored=scored, benchmark=benchmark, sync_on_compute=synced)
+        made = fwm_metrics(codec.units, text=text, scored=scored, benchmark=benchmark, sync_on_compute=synced)
+        made.add_metrics({name: metric.clone() for name, metric in extra.items()})
+        return made
 
     collections = {
         "fwm": of_states(scored=True),
@@ -243,23 +254,39 @@ def _rows(scores: TokenScores, kept: Sequence[int]) -> TokenScores:
     return TokenScores(scores.logprobs[index], scores.mask[index], scores.entropy[index])
 
 
-def _update(metrics: Mapping[str, MetricCollection], said: Sequence[Prediction], scores: Sequence[TokenScores]) -> None:
+def _update(
+    metrics: Mapping[str, MetricCollection],
+    said: Sequence[Prediction],
+    scores: Sequence[TokenScores],
+    codec: Codec,
+    render: bool,
+) -> None:
     changed = [i for i, p in enumerate(said) if p.transition.state != p.transition.next_state]
     for name, collection in metrics.items():
         rows = changed if name.endswith(_CHANGED) else range(len(said))
-        _update_one(collection, name.removesuffix(_CHANGED), [said[i] for i in rows], [_rows(s, rows) for s in scores])
+        chosen, kept = [said[i] for i in rows], [_rows(s, rows) for s in scores]
+        _update_one(collection, name.removesuffix(_CHANGED), chosen, kept, codec, render)
 
 
-def _update_one(collection: MetricCollection, name: str, said: Sequence[Prediction], scores: Sequence[TokenScores]) -> None:
+def _update_one(
+    collection: MetricCollection,
+    name: str,
+    said: Sequence[Prediction],
+    scores: Sequence[TokenScores],
+    codec: Codec,
+    render: bool,
+) -> None:
     if name == "idm":
         actions = [(z, p.transition.action) for p in said for z in p.actions]
         collection.update(predictions=[z for z, _ in actions], references=[z for _, z in actions], scores=scores[1])
         return
     predicted = [(state, p.transition) for p in said for state in _predicted(p, name)]
     collection.update(
-        predictions=[state for state, _ in predicted],
-        references=[truth.next_state for _, truth in predicted],
-        states=[truth.state for _, truth in predicted],
+        predictions=[codec.canonical(state) for state, _ in predicted],
+        references=[codec.canonical(truth.next_state) for _, truth in predicted],
+        states=[codec.canonical(truth.state) for _, truth in predicted],
+        **({"rendered": [codec.render(state) for state, _ in predicted]} if render else {}),
+        **({"observed": [truth.next_state for _, truth in predicted]} if render else {}),
         **({"scores": scores[0]} if name == "fwm" else {}),
     )
 

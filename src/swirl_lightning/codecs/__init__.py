@@ -9,6 +9,7 @@ from swirl_lightning.codecs.constraints import (
     RegexConstraint,
     mask_for,
 )
+from swirl_lightning.codecs.image import ImageCodec, load_codec
 from swirl_lightning.codecs.text import TextCodec
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "Codec",
     "ConstraintSpec",
     "GrammarConstraint",
+    "ImageCodec",
     "RangeConstraint",
     "RegexConstraint",
     "TextCodec",
     "TokenConstraint",
+    "load_codec",
     "mask_for",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from swirl_lightning.types import State
+from swirl_lightning.types import Role, State
 
 
 class Codec(Protocol):
@@ -52,6 +53,30 @@ class Codec(Protocol):
         """Token ids of template text, in which special tokens (chat markers) count as such."""
         ...
 
+    def constraint(self, role: Role) -> TokenConstraint | None:
+        """What a role may emit where its settings name no constraint."""
+        ...
+
+    def prepare(self, states: Iterable[State]) -> None:
+        """Encodes many states ahead, where that is quicker than one by one."""
+        ...
+
+    def canonical(self, state: State) -> State:
+        """The state in the form in which ``decode_state`` gives it, so that equal states compare equal."""
+        ...
+
+    def units(self, state: State) -> Sequence[Hashable]:
+        """The parts in which predicted and true states are compared, position by position."""
+        ...
+
+    def render(self, state: State) -> State:
+        """The state to be looked at: text, or PNG bytes."""
+        ...
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes what ``load_codec`` reads."""
+        ...
+
 
 class TokenConstraint(ABC):
     """Which tokens may follow, as a pure function of the completion so far.
@@ -65,6 +90,10 @@ class TokenConstraint(ABC):
     def static(self) -> bool:
         """True when ``allowed`` does not depend on what was generated (one mask serves every position)."""
         return False
+
+    def key(self, generated: Sequence[int]) -> Hashable:
+        """Completions with equal keys have equal masks; by default the completion itself."""
+        return tuple(generated)
 
     @abstractmethod
     def allowed(self, generated: Sequence[int]) -> Tensor:

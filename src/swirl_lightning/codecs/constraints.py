@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -66,12 +66,15 @@ class RangeConstraint(TokenConstraint):
         start: first id.
         stop: one past the last id.
         extra_ids: allowed besides the range, the end token above all.
+        excluded_ids: not allowed though inside the range.
 
     Raises:
         ValueError: if the range is empty or an id lies outside the vocabulary.
     """
 
-    def __init__(self, vocab_size: int, start: int, stop: int, extra_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, vocab_size: int, start: int, stop: int, extra_ids: Sequence[int] = (), excluded_ids: Sequence[int] = ()
+    ) -> None:
         if not 0 <= start < stop <= vocab_size:
             raise ValueError(f"token range [{start}, {stop}) is empty or outside the vocabulary of {vocab_size} ids")
         if outside := [i for i in extra_ids if not 0 <= i < vocab_size]:
@@ -80,6 +83,7 @@ class RangeConstraint(TokenConstraint):
         self._mask = torch.zeros(vocab_size, dtype=torch.bool)
         self._mask[start:stop] = True
         self._mask[list(extra_ids)] = True
+        self._mask[list(excluded_ids)] = False
 
     @property
     def static(self) -> bool:
@@ -302,9 +306,10 @@ def mask_for(
         raise ValueError(f"the model has {size} logits, but the constraint knows {constraint.vocab_size} token ids")
     if not len(generated_rows):
         return torch.zeros(0, size, dtype=torch.bool, device=device)
-    keys = [()] * len(generated_rows) if constraint.static else [tuple(row) for row in generated_rows]
-    index = {key: i for i, key in enumerate(dict.fromkeys(keys))}  # distinct prefixes, U
-    masks = torch.stack([constraint.allowed(key) for key in index]).to(device)  # [U, vocab_size]
+    keys: list[Hashable] = [()] * len(generated_rows) if constraint.static else [constraint.key(row) for row in generated_rows]
+    examples = dict(zip(keys, generated_rows, strict=True))  # one prefix of each key, U
+    index = {key: i for i, key in enumerate(examples)}
+    masks = torch.stack([constraint.allowed(row) for row in examples.values()]).to(device)  # [U, vocab_size]
     if size > constraint.vocab_size:
         masks = torch.nn.functional.pad(masks, (0, size - constraint.vocab_size))  # [U, width]
     rows = torch.tensor([index[key] for key in keys], device=device)

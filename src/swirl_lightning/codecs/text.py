@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from swirl_lightning.types import State
+from swirl_lightning.codecs.base import TokenConstraint
+from swirl_lightning.types import Role, State
 
 
 class TextCodec:
@@ -68,7 +70,7 @@ class TextCodec:
             raise TypeError(f"TextCodec got a state of type {type(state).__name__}; a visual world needs an image codec")
         return self._encode(state)
 
-    def decode_state(self, ids: Sequence[int]) -> str:
+    def decode_state(self, ids: Sequence[int]) -> State:
         """Text of a state completion."""
         return self._decode(ids)
 
@@ -83,3 +85,26 @@ class TextCodec:
     def encode_literal(self, text: str) -> list[int]:
         """Token ids of template text; special tokens written in it are special."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def constraint(self, role: Role) -> TokenConstraint | None:
+        """None: a role may emit any text."""
+        return None
+
+    def prepare(self, states: Iterable[State]) -> None:
+        """Nothing: text is encoded when it is needed."""
+
+    def canonical(self, state: State) -> State:
+        """The text itself."""
+        return state
+
+    def units(self, state: State) -> Sequence[Hashable]:
+        """Token ids."""
+        return self.encode_state(state)
+
+    def render(self, state: State) -> State:
+        """The text itself."""
+        return state
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the tokenizer."""
+        self.tokenizer.save_pretrained(str(folder))

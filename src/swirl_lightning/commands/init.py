@@ -10,6 +10,9 @@ from jsonargparse import auto_cli
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from swirl_lightning.codecs import TextCodec
+from swirl_lightning.codecs.image import image_codec
+from swirl_lightning.codecs.image_models import load_image_model
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.types import Transition, UnlabelledPair
 
@@ -31,7 +34,10 @@ def train_tokenizer(rows: Sequence[Transition | UnlabelledPair], vocab_size: int
 
     def texts() -> Iterator[str]:
         for row in rows:
-            yield f"State:\n{row.state!s}\nNext state:\n{row.next_state!s}\n{row.context}"
+            if isinstance(row.state, bytes):  # an image: only its actions and context are text
+                yield f"State:\n\nNext state:\n\n{row.context}"
+            else:
+                yield f"State:\n{row.state}\nNext state:\n{row.next_state!s}\n{row.context}"
             if isinstance(row, Transition):
                 yield f"Action: {row.action}"
 
@@ -60,6 +66,7 @@ def init(
     intermediate_size: int | None = None,
     max_positions: int = 1024,
     vocab_size: int = 512,
+    codec: Path | None = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Write a model folder without weights: ``swirl fit`` then initialises them at random.
@@ -74,11 +81,18 @@ def init(
         intermediate_size: width of the MLP; default: three times the hidden size.
         max_positions: longest sequence.
         vocab_size: most tokens of the tokenizer.
+        codec: folder of an image codec (`swirl codec`), where states are images; copied into the model folder.
         extra: further fields of the model configuration.
     """
-    tokenizer = train_tokenizer(list(read_transitions(data)), vocab_size)
+    rows = list(read_transitions(data))
+    if isinstance(rows[0].state, bytes) != (codec is not None):
+        raise ValueError(
+            f"{data} holds images: give --codec, the folder of an image codec" if codec is None else f"{data} holds no images"
+        )
+    tokenizer = train_tokenizer(rows, vocab_size)
+    speech = TextCodec(tokenizer) if codec is None else image_codec(tokenizer, load_image_model(codec))
     fields: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": speech.vocab_size,
         "hidden_size": hidden_size,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
@@ -92,8 +106,8 @@ def init(
         **(extra or {}),
     }
     AutoConfig.for_model(model_type, **fields).save_pretrained(out)
-    tokenizer.save_pretrained(str(out))
-    print(f"{out}: {model_type}, {layers} layers of width {hidden_size}, {len(tokenizer)} tokens, no weights yet")
+    speech.save_pretrained(out)
+    print(f"{out}: {model_type}, {layers} layers of width {hidden_size}, {speech.vocab_size} token ids, no weights yet")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 
-from swirl_lightning.codecs import TextCodec
+from swirl_lightning.codecs import load_codec
 from swirl_lightning.inference import Inference
 from swirl_lightning.prompts import PromptBuilder
 from swirl_lightning.types import Role
@@ -34,7 +34,9 @@ def inference_from_folders(fwm: Path | None, idm: Path | None) -> Inference:
     else:
         config = WorldModelConfig(base=str(first), storage="shared")
     sampling = {role: recipes.get(role, next(iter(recipes.values())))[2] for role in Role}
-    return Inference(WorldModel(config, reference=False), PromptBuilder(TextCodec(str(first)), templates, limit), sampling)
+    codec = load_codec(first)
+    constraints = {role: codec.constraint(role) for role in Role}
+    return Inference(WorldModel(config, reference=False), PromptBuilder(codec, templates, limit), sampling, constraints)
 
 
 def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inference:

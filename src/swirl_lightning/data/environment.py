@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
+from swirl_lightning.extras import require
 from swirl_lightning.types import Transition
+
+__all__ = ["ENVIRONMENTS", "Environment", "Recorder", "require"]
 
 
 class Recorder(Protocol):
@@ -56,23 +58,13 @@ class Environment:
 
 
 ENVIRONMENTS = {
-    "bfcl": Environment("swirl_lightning.data.bfcl:BfclRecorder", "BFCL's simulated APIs: calls, wrong calls, answers"),
     "doorkey": Environment("swirl_lightning.data.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
+    "minigrid_images": Environment(
+        "swirl_lightning.data.minigrid_images:MiniGridImageRecorder", "MiniGrid's DoorKey rooms as pictures of 64 pixels"
+    ),
     "minigrid": Environment("swirl_lightning.data.minigrid:MiniGridRecorder", "MiniGrid grid worlds as compact text"),
     "stabletoolbench": Environment(
         "swirl_lightning.data.stabletoolbench:StableToolBenchRecorder", "MirrorAPI's released calls of real tools"
     ),
 }
 """Worlds that ``swirl record`` knows; adding one is a line here and a file beside this one."""
-
-
-def require(module: str, extra: str) -> ModuleType:
-    """Imports an optional dependency.
-
-    Raises:
-        ImportError: with the ``pip install`` line that brings it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f'{module} is not installed: pip install "swirl-lightning[{extra}]"') from error

@@ -53,7 +53,7 @@ def export_role(inference: Inference, role: Role, folder: str | Path, *, adapter
         raise ValueError(f"storage {world_model.config.storage!r} has no adapters; leave adapter_only off")
     else:
         _save(model, folder)
-    inference.codec.tokenizer.save_pretrained(str(folder))
+    inference.codec.save_pretrained(folder)
     recipe = {
         "role": role.value,
         "prompts": asdict(inference.prompts.templates),

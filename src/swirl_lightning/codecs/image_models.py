@@ -1,0 +1,148 @@
+"""Image tokenizers: pixels to a grid of codes and back, by the VQ models of ``diffusers`` and ``transformers``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from swirl_lightning.extras import require
+
+
+class ImageModel(Protocol):
+    """A vector-quantised autoencoder of square images."""
+
+    size: int  # side of an image, pixels
+    grid: int  # side of the grid of codes
+    codes: int  # size of the codebook
+    key: str  # changes with the weights and the size
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes int64 [N, grid * grid] in reading order of images uint8 [N, 3, size, size]."""
+        ...
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images uint8 [N, 3, size, size] of codes int64 [N, grid * grid]."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes what ``load_image_model`` reads."""
+        ...
+
+
+class _TorchImageModel:
+    """What the backends share: device, value range (the networks see [-1, 1]), batches, a key of the weights."""
+
+    batch_size = 64
+
+    def __init__(self, network: Any, size: int, codes: int) -> None:
+        self.network: Any = network.eval().requires_grad_(False)
+        self.size, self.codes = size, codes
+        self.key = _key(network, size)
+        self.grid = 0
+        with torch.no_grad():
+            shape = self._to_codes(torch.zeros(1, 3, size, size, device=self._device())).shape
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise ValueError(f"an image model must give a square grid of codes, got {tuple(shape)}")
+        self.grid = shape[1]
+
+    def _device(self) -> torch.device:
+        """The current CUDA device where there is one; the network follows."""
+        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        self.network.to(device)
+        return device
+
+    def _to_codes(self, images: Tensor) -> Tensor:
+        """Codes [N, grid, grid] of images float32 [N, 3, size, size] in [-1, 1]."""
+        raise NotImplementedError
+
+    def _to_images(self, codes: Tensor) -> Tensor:
+        """Images float32 [N, 3, size, size], about [-1, 1], of codes [N, grid, grid]."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes int64 [N, grid * grid] in reading order of images uint8 [N, 3, size, size].
+
+        Raises:
+            ValueError: for another shape.
+        """
+        if images.shape[1:] != (3, self.size, self.size):
+            raise ValueError(f"images must be [N, 3, {self.size}, {self.size}], got {tuple(images.shape)}")
+        device = self._device()
+        parts = [
+            self._to_codes(part.to(device).float() / 127.5 - 1).flatten(1).long().cpu()
+            for part in images.split(self.batch_size)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, self.grid**2, dtype=torch.long)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images uint8 [N, 3, size, size] of codes int64 [N, grid * grid]."""
+        device = self._device()
+        parts = []
+        for part in codes.split(self.batch_size):
+            image = self._to_images(part.to(device).view(-1, self.grid, self.grid))
+            parts.append(((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu())
+        return torch.cat(parts) if parts else torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
+
+    def save(self, folder: Path) -> None:
+        """Writes the network as its own library does (safetensors)."""
+        self.network.save_pretrained(str(folder), safe_serialization=True)
+
+
+class DiffusersVQ(_TorchImageModel):
+    """``diffusers.VQModel``: VQGAN, Chameleon's and Liquid's tokenizer once converted, and the codecs trained here.
+
+    Args:
+        network: ``diffusers.VQModel``; its ``sample_size`` is the side of the images.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network, int(network.config.sample_size), int(network.config.num_vq_embeddings))
+
+    def _to_codes(self, images: Tensor) -> Tensor:
+        latents = self.network.encode(images).latents  # [N, d, g, g]
+        indices: Tensor = self.network.quantize(latents)[2][2]  # [N * g * g]
+        return indices.view(latents.shape[0], *latents.shape[2:])
+
+    def _to_images(self, codes: Tensor) -> Tensor:
+        network = self.network
+        shape = (*codes.shape, network.quantize.vq_embed_dim)
+        entries = network.quantize.get_codebook_entry(codes.flatten(), shape)  # [N, d, g, g]
+        spatial = entries if network.config.norm_type == "spatial" else None
+        image: Tensor = network.decoder(network.post_quant_conv(entries), spatial)
+        return image
+
+
+def load_image_model(folder: str | Path) -> ImageModel:
+    """The image model of a local folder or hub name, whichever library wrote it.
+
+    Args:
+        folder: written by ``swirl codec``, ``VQModel.save_pretrained`` or the hub.
+
+    Raises:
+        FileNotFoundError: if a local path has no ``config.json``.
+        ValueError: for a kind of model that is not known.
+        ImportError: without the ``visual`` extra.
+    """
+    config_file = Path(folder) / "config.json"
+    if not config_file.is_file():
+        raise FileNotFoundError(f"{config_file} is missing: give the folder of an image codec (train one with `swirl codec`)")
+    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
+    if config.get("_class_name") == "VQModel":
+        return DiffusersVQ(require("diffusers", "visual").VQModel.from_pretrained(str(folder), use_safetensors=True))
+    raise ValueError(f"{config_file}: {config.get('_class_name') or config.get('model_type')!r} is no image model known here")
+
+
+def _key(network: nn.Module, size: int) -> str:
+    """16 hex digits of the weights and the size: equal keys give equal codes."""
+    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""Frames of recorded transitions, for training an image codec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
+
+from swirl_lightning.codecs.image_cache import image_hash
+from swirl_lightning.codecs.image_pixels import pixels
+from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
+from swirl_lightning.data.splits import split_episodes
+
+
+class Frames(Dataset[Tensor]):
+    """Distinct images of some rows of a table, uint8 [3, size, size].
+
+    Args:
+        table: recorded transitions.
+        rows: which of them.
+        size: side of the images.
+        limit: at most so many images, evenly spread; None for all.
+    """
+
+    def __init__(self, table: TransitionTable, rows: Sequence[int], size: int, limit: int | None) -> None:
+        self.size, self.name = size, table.source
+        if limit is not None and len(rows) > limit:
+            rows = [rows[i * len(rows) // limit] for i in range(limit)]
+        distinct: dict[bytes, bytes] = {}
+        for pair in table.pairs(rows):
+            for state in (pair.state, pair.next_state):
+                if not isinstance(state, bytes):
+                    raise DataError(f"{table.source}: states are text; a codec is trained on images")
+                distinct.setdefault(image_hash(state), state)
+        self.images = list(distinct.values())[:limit]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @override
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(pixels(self.images[index], self.size, where=self.name).copy()).permute(2, 0, 1)
+
+
+class FrameDataModule(L.LightningDataModule):
+    """Training and validation frames, split by episode as the transitions are.
+
+    Args:
+        path: as of ``TransitionDataModule``.
+        columns: as of ``TransitionDataModule``.
+        size: side of the images; others are cut to a centred square and resized.
+        max_frames: training frames at most.
+        max_val: validation frames at most.
+        val_fraction: share of validation episodes, where the data have no splits.
+        batch_size: frames a batch.
+        workers: processes that decode images.
+        seed: of splits.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        columns: dict[str, str | list[str] | None] | None = None,
+        size: int = 64,
+        max_frames: int | None = None,
+        max_val: int = 512,
+        val_fraction: float = 0.1,
+        batch_size: int = 32,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.path, self.size, self.max_frames, self.max_val = path, size, max_frames, max_val
+        self.columns: Columns = columns or {}
+        self.val_fraction, self.batch_size, self.workers, self.seed = val_fraction, batch_size, workers, seed
+
+    @override
+    def setup(self, stage: str | None = None) -> None:
+        table = read_transitions(self.path, self.columns)
+        episodes, splits = table.column("episode"), table.column("split")
+        if all(split is None for split in splits):
+            assigned = split_episodes(episodes, val_fraction=self.val_fraction, test_fraction=0.0, seed=self.seed)
+            splits = [assigned[episode] for episode in episodes]
+        rows = {name: [i for i, split in enumerate(splits) if split == name] for name in ("train", "val")}
+        if not rows["train"] or not rows["val"]:
+            raise DataError(f"{self.path}: a codec needs episodes in the splits train and val; add episodes")
+        self.train = Frames(table, rows["train"], self.size, self.max_frames)
+        self.val = Frames(table, rows["val"], self.size, self.max_val)
+        rank_zero_info(f"{self.path}: {len(self.train)} training and {len(self.val)} validation frames, all distinct")
+
+    @override
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        generator = torch.Generator().manual_seed(self.seed)
+        return DataLoader(
+            self.train, self.batch_size, shuffle=True, drop_last=True, num_workers=self.workers, generator=generator
+        )
+
+    @override
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        return DataLoader(self.val, self.batch_size, num_workers=self.workers)
