@@ -53,7 +53,7 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
     manifest: dict[str, object] = {}
     total = write_transitions(out, rows(), manifest)
     # the counts are known only after the last row
-    manifest.update(recorder.manifest(), transitions=total, counts=dict(counts), actions=dict(actions.most_common()))
+    manifest.update(recorder.manifest(), transitions=total, counts=dict(counts), actions=dict(actions.most_common(100)))
     write_manifest(out, manifest)
     return counts
 

@@ -58,6 +58,7 @@ class Environment:
 
 
 ENVIRONMENTS = {
+    "bfcl": Environment("swirl_lightning.data.bfcl:BfclRecorder", "BFCL's simulated APIs: calls, wrong calls, answers"),
     "doorkey": Environment("swirl_lightning.data.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
     "minigrid_images": Environment(
         "swirl_lightning.data.minigrid_images:MiniGridImageRecorder", "MiniGrid's DoorKey rooms as pictures of 64 pixels"

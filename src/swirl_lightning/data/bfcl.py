@@ -1,0 +1,389 @@
+"""BFCL's simulated APIs (Berkeley Function Calling Leaderboard, multi-turn sets) as a world of tool calls.
+
+Every call of the reference dialogues is executed against the simulators of the PyPI package ``bfcl-eval``, and beside each of
+them, on copies of the simulator, calls that a careless user might make: an argument is missing, has a wrong type or another
+value, or a call comes out of turn. So a state is seen under many calls, and many answers are errors. The state is what the
+API holds publicly, the action the call, the next state the answer in MirrorAPI's two fields with what it changed::
+
+    {"ticket_queue": [{"id": 1, "status": "Open", ...}], "ticket_counter": 2, "current_user": "ann"}
+    close_ticket(ticket_id=1)
+    {"error": "", "response": {"status": "Ticket 1 has been closed."}, "changed": {"ticket_queue/0/status": "Closed"}}
+
+An episode is a scenario. The sets ``miss_func`` and ``miss_param`` ask for the same calls in other words; what they repeat is
+left out and counted, and what they add belongs to the same episode: no split sees half of a scenario.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib
+import inspect
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from swirl_lightning.types import Transition
+
+APIS = {  # class: module of the simulator, file of its documentation
+    "GorillaFileSystem": "gorilla_file_system",
+    "MathAPI": "math_api",
+    "MessageAPI": "message_api",
+    "TicketAPI": "ticket_api",
+    "TradingBot": "trading_bot",
+    "TravelAPI": "travel_booking",
+    "TwitterAPI": "posting_api",
+    "VehicleControlAPI": "vehicle_control",
+}
+Set = Literal["base", "miss_func", "miss_param", "long_context"]
+Kind = Literal["missing", "type", "value", "order"]
+SETS: tuple[Set, ...] = get_args(Set)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_Values = Mapping[tuple[str, str], Sequence[Any]]  # function and argument to its values in any dialogue
+_SIMULATORS = "bfcl_eval.eval_checker.multi_turn_eval.func_source_code"
+
+
+class Call(NamedTuple):
+    """A call of an API's function, with its arguments by name."""
+
+    api: str
+    function: str
+    arguments: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """As it is written in Python."""
+        return f"{self.function}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+
+@dataclass
+class BfclRecorder:
+    """Executes BFCL's multi-turn dialogues; the fields are the options of ``swirl record bfcl``.
+
+    Attributes:
+        sets: which multi-turn sets. ``long_context`` fills its scenarios with text: states of up to 20,000 characters.
+        apis: calls of which APIs become transitions; others are executed all the same.
+        perturbations: calls beside every reference call, shared among the kinds.
+        kinds: ``missing`` leaves a required argument out, ``type`` gives one another type, ``value`` another value of its type
+            (out of the same function's calls in any dialogue, or out of this dialogue and state), ``order`` makes another call
+            of the dialogue now.
+        target: the next state is the answer with the fields that it changed (``changes``), or with the whole state (``full``;
+            then a state holds the answer to the call before).
+        docs: the documentation of the called function is the context, as in MirrorAPI; otherwise the API's name is.
+        seed: of the perturbations.
+    """
+
+    sets: Sequence[Set] = SETS
+    apis: Sequence[str] = tuple(APIS)
+    perturbations: int = 24
+    kinds: Sequence[Kind] = KINDS
+    target: Literal["changes", "full"] = "changes"
+    docs: bool = True
+    seed: int = 0
+    counts: Counter[str] = field(default_factory=Counter, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: naming the option, its value and what there is.
+        """
+        for name, chosen, known in (("sets", self.sets, SETS), ("apis", self.apis, APIS), ("kinds", self.kinds, KINDS)):
+            if not chosen or set(chosen) - set(known):
+                raise ValueError(f"bfcl: {name} must be some of {', '.join(known)}, got {list(chosen)}")
+        if self.perturbations < 0:
+            raise ValueError(f"bfcl: perturbations must be >= 0, got {self.perturbations}")
+
+    def episodes(self) -> int:
+        """Number of dialogues."""
+        return len(self._dialogues())
+
+    def manifest(self) -> dict[str, Any]:
+        """Simulator, options and counts."""
+        options = {name: getattr(self, name) for name in ("perturbations", "target", "docs", "seed")}
+        lists = {name: list(getattr(self, name)) for name in ("sets", "apis", "kinds")}
+        return {
+            "simulator": "bfcl-eval",
+            "version": version("bfcl-eval"),
+            **options,
+            **lists,
+            "calls": dict(sorted(self.counts.items())),
+        }
+
+    def record(self) -> Iterator[list[Transition]]:
+        """Yields the transitions of one dialogue after the other; a dialogue without a call of ``apis`` is an empty list.
+
+        Raises:
+            ImportError: with the lines that install what is missing.
+        """
+        simulators = {api: getattr(_module(f"{_SIMULATORS}.{module}"), api) for api, module in APIS.items()}
+        docs = _documentation() if self.docs else {}
+        self.counts = Counter()
+        scenarios = {number: [_Dialogue(row, simulators) for row in rows] for number, rows in self._dialogues().items()}
+        values: dict[tuple[str, str], list[Any]] = {}
+        for call in (call for dialogues in scenarios.values() for dialogue in dialogues for call in dialogue.calls):
+            for name, value in call.arguments.items():
+                values.setdefault((call.function, name), []).append(value)
+        for number, dialogues in scenarios.items():
+            episode = _Episode(f"bfcl/{number}", self, docs, values)
+            for dialogue in dialogues:
+                episode.play(dialogue)
+            yield episode.transitions
+
+    def _dialogues(self) -> dict[int, list[dict[str, Any]]]:
+        """Number of a scenario to its dialogues in the sets, each with the reference calls in ``calls``."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for name in self.sets:
+            file = f"BFCL_v4_multi_turn_{name}.json"
+            answers = {row["id"]: row["ground_truth"] for row in _lines(f"possible_answer/{file}")}
+            for row in _lines(file):
+                calls = [call for turn in answers[row["id"]] for call in turn]
+                number = int(row["id"].rpartition("_")[2])
+                found.setdefault(number, []).append({**row, "calls": calls, "long_context": name == "long_context"})
+        return dict(sorted(found.items()))
+
+
+class _Dialogue:
+    """The simulators of one dialogue, and its reference calls."""
+
+    def __init__(self, row: Mapping[str, Any], simulators: Mapping[str, type]) -> None:
+        self.instances: dict[str, Any] = {}
+        for api in row["involved_classes"]:
+            self.instances[api] = simulators[api]()
+            if hasattr(self.instances[api], "_load_scenario"):
+                scenario = copy.deepcopy(row["initial_config"].get(api, {}))
+                self.instances[api]._load_scenario(scenario, long_context=row["long_context"])
+        self.parameters: dict[str, Mapping[str, inspect.Parameter]] = {}
+        self.api_of: dict[str, str] = {}
+        for api, instance in self.instances.items():
+            for name, method in inspect.getmembers(instance, inspect.ismethod):
+                if not name.startswith("_"):
+                    self.parameters[name], self.api_of[name] = inspect.signature(method).parameters, api
+        self.calls = [self.parse(text) for text in row["calls"]]
+
+    def parse(self, text: str) -> Call:
+        """A reference call, with every argument by name. Only literals are read: nothing of the text is run.
+
+        Raises:
+            ValueError: if it is no call of a function that the dialogue has.
+        """
+        node = ast.parse(text, mode="eval").body
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in self.api_of:
+            raise ValueError(f"bfcl: {text!r} is no call of this dialogue's functions; is this another version of bfcl-eval?")
+        given = dict(zip(self.parameters[node.func.id], map(ast.literal_eval, node.args), strict=False))
+        given |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+        return Call(self.api_of[node.func.id], node.func.id, given)
+
+
+class _Episode:
+    """Collects the transitions of a scenario."""
+
+    def __init__(self, name: str, options: BfclRecorder, docs: Mapping[tuple[str, str], str], values: _Values) -> None:
+        self.name, self.options, self.docs, self.values = name, options, docs, values
+        self.rng = random.Random(f"{options.seed}/{name}")
+        self.transitions: list[Transition] = []
+        self._seen: set[tuple[str, str]] = set()  # state and call
+
+    def play(self, dialogue: _Dialogue) -> None:
+        """Executes a dialogue, and around each of its calls the perturbed ones."""
+        last: dict[str, dict[str, Any]] = {api: {"error": "", "response": ""} for api in dialogue.instances}
+        for call in dialogue.calls:
+            live, before = dialogue.instances, dict(last)
+            dialogue.instances = copy.deepcopy(live)
+            last[call.api] = self._execute(live[call.api], call, "reference", before[call.api])
+            tried = {str(call)}
+            for _ in range(4 * self.options.perturbations):  # not every draw is a new call
+                if len(tried) > self.options.perturbations:
+                    break
+                kind = self.options.kinds[len(tried) % len(self.options.kinds)]
+                other = self._perturb(kind, call, dialogue) or self._perturb("value", call, dialogue)
+                if other is not None and str(other) not in tried:
+                    tried.add(str(other))
+                    self._execute(copy.deepcopy(dialogue.instances[other.api]), other, kind, before[other.api])
+            dialogue.instances = live
+
+    def _perturb(self, kind: str, call: Call, dialogue: _Dialogue) -> Call | None:
+        return perturb(kind, call, dialogue, self.values, self.rng)
+
+    def _execute(self, instance: Any, call: Call, kind: str, last: Mapping[str, Any]) -> dict[str, Any]:
+        counts = self.options.counts
+        before = state_of(instance)
+        answer = answer_of(instance, call)
+        try:
+            after = state_of(instance)
+        except RecursionError:  # the simulator lets a directory be moved into itself
+            counts["left out: endless state"] += 1
+            return answer
+        whole = self.options.target == "full"
+        state = _json({**last, "state": before} if whole else before)
+        if (state, str(call)) in self._seen:
+            counts["left out: repeated"] += 1
+        elif call.api not in self.options.apis:
+            counts["left out: other APIs"] += 1
+        else:
+            self._seen.add((state, str(call)))
+            next_state = _json({**answer, "state": after} if whole else {**answer, **changes(before, after)})
+            context = self.docs.get((call.api, call.function), call.api)
+            self.transitions.append(
+                Transition(state, next_state, str(call), context, episode=self.name, step=len(self.transitions))
+            )
+            counts.update([kind, call.api, "answers with an error" if answer["error"] else "answers without an error"])
+            counts["state changed"] += before != after
+        return answer
+
+
+def perturb(kind: str, call: Call, dialogue: _Dialogue, elsewhere: _Values, rng: random.Random) -> Call | None:
+    """A wrong or other call in place of a reference call; None where the kind does not apply.
+
+    Args:
+        kind: one of ``KINDS``.
+        call: the reference call.
+        dialogue: what else is called in it, and its simulators.
+        elsewhere: function and argument to the values that it has in any dialogue.
+        rng: draws.
+    """
+    if kind == "order":
+        return rng.choice(dialogue.calls)
+    arguments = dict(call.arguments)
+    if not arguments:
+        return None
+    if kind == "missing":
+        parameters = dialogue.parameters[call.function]
+        required = [name for name in arguments if name in parameters and parameters[name].default is inspect.Parameter.empty]
+        if not required:
+            return None
+        del arguments[rng.choice(required)]
+        return call._replace(arguments=arguments)
+    name = rng.choice(list(arguments))
+    value = arguments[name]
+    if kind == "type":
+        arguments[name] = rng.choice(_other_types(value))
+    else:
+        here = [x for other in dialogue.calls for x in other.arguments.values()]
+        here += [x for item in state_of(dialogue.instances[call.api]).values() for x in _scalars(item)]
+        known = rng.choice((here, elsewhere.get((call.function, name), here)))
+        choices = [x for x in known if type(x) is type(value) and x != value]
+        if not choices:
+            return None
+        arguments[name] = rng.choice(choices)
+    return call._replace(arguments=arguments)
+
+
+def _other_types(value: Any) -> list[Any]:
+    if isinstance(value, bool):
+        return [str(value).lower(), int(value)]
+    if isinstance(value, (int, float)):
+        return [str(value), [value], None]
+    if isinstance(value, str):
+        return [len(value), [value], None]
+    return [str(value), len(value) if hasattr(value, "__len__") else 0, None]
+
+
+def _scalars(value: Any) -> list[Any]:
+    """Keys and short values of a state, from which another argument may come."""
+    if isinstance(value, dict):
+        return [x for key, item in value.items() for x in (key, *_scalars(item))]
+    if isinstance(value, list):
+        return [x for item in value for x in _scalars(item)]
+    return [] if isinstance(value, str) and len(value) > 80 else [value]
+
+
+def answer_of(instance: Any, call: Call) -> dict[str, Any]:
+    """Executes a call; the answer in MirrorAPI's fields, exceptions as BFCL's own executor words them."""
+    try:
+        result = render(getattr(instance, call.function)(**call.arguments))
+    except Exception as error:  # whatever a simulator makes of a wrong call is its answer
+        return {"error": f"Error during execution: {error}", "response": ""}
+    if isinstance(result, dict) and result.get("error"):
+        rest = {name: value for name, value in result.items() if name != "error"}
+        return {"error": result["error"], "response": rest or ""}
+    return {"error": "", "response": "" if result is None else result}
+
+
+def state_of(instance: Any) -> dict[str, Any]:
+    """Public attributes of a simulator as JSON values; of the file system also the path of the current directory."""
+    state = {
+        name: render(value) for name, value in vars(instance).items() if not name.startswith("_") and name != "long_context"
+    }
+    place, path = getattr(instance, "_current_dir", None), []
+    while place is not None:
+        path.append(place.name)
+        place = place.parent
+    return {**state, "cwd": "/".join(reversed(path))} if path else state
+
+
+def render(value: Any) -> Any:
+    """A simulator's value as a JSON value: a directory is an object of its entries, a file its content."""
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): render(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [render(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((render(item) for item in value), key=str)
+    if hasattr(value, "contents"):
+        return render(value.contents)
+    return value.content if hasattr(value, "content") else str(value)
+
+
+def changes(before: Any, after: Any) -> dict[str, Any]:
+    """What a call did: ``changed`` has paths with new values, ``removed`` paths that are gone; either only if there are any."""
+    changed: dict[str, Any] = {}
+    removed: list[str] = []
+
+    def compare(path: str, old: Any, new: Any) -> None:
+        if isinstance(old, dict) and isinstance(new, dict):
+            pairs = [(key, old.get(key), new[key]) for key in new if key in old]
+            removed.extend(f"{path}{key}" for key in old if key not in new)
+            changed.update({f"{path}{key}": value for key, value in new.items() if key not in old})
+        elif isinstance(old, list) and isinstance(new, list) and len(old) <= len(new):
+            pairs = [(str(i), *pair) for i, pair in enumerate(zip(old, new, strict=False))]
+            changed.update({f"{path}{i}": new[i] for i in range(len(old), len(new))})
+        else:
+            changed[path.removesuffix("/")] = new
+            return
+        for key, one, other in pairs:
+            if one != other:
+                compare(f"{path}{key}/", one, other)
+
+    if before != after:
+        compare("", before, after)
+    return {name: value for name, value in (("changed", changed), ("removed", removed)) if value}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _module(name: str) -> Any:
+    """A module of bfcl-eval.
+
+    Raises:
+        ImportError: with the lines that install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f'{error}: pip install --no-deps bfcl-eval && pip install "swirl-lightning[bfcl]" (--no-deps, because bfcl-eval '
+            "pins the clients of every model provider, none of which its simulators use)"
+        ) from error
+
+
+def _lines(name: str) -> Iterator[Any]:
+    path = Path(_module("bfcl_eval").__path__[0]) / "data" / name
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _documentation() -> dict[tuple[str, str], str]:
+    """Documentation of every function, as bfcl-eval hands it to models."""
+    return {
+        (api, row["name"]): _json(row) for api, module in APIS.items() for row in _lines(f"multi_turn_func_doc/{module}.json")
+    }
