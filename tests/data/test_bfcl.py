@@ -1,7 +1,10 @@
 """The recorder on BFCL's real simulators."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from itertools import islice, pairwise
 
 import pytest
@@ -99,11 +102,12 @@ def test_kinds_of_wrong_calls(kind, expected):
     simulators = {api: getattr(bfcl._module(f"{bfcl._SIMULATORS}.{module}"), api) for api, module in APIS.items()}
     dialogue = bfcl._Dialogue(recorder._dialogues()[0][0], simulators)
     call = Call("GorillaFileSystem", "cd", {"folder": "document"})
+    state = bfcl.state_of(dialogue.instances[call.api])
     rng, values = random.Random(0), {("cd", "folder"): ["elsewhere", "document"]}
-    drawn = {str(perturb(kind, call, dialogue, values, rng)) for _ in range(300)}
+    drawn = {str(perturb(kind, call, dialogue, state, values, rng)) for _ in range(300)}
     assert str(call) not in drawn or kind == "order"
     assert drawn == {expected} if isinstance(expected, str) else expected <= drawn
-    assert perturb("missing", Call("MathAPI", "pi", {}), dialogue, values, rng) is None
+    assert perturb("missing", Call("MathAPI", "pi", {}), dialogue, state, values, rng) is None
 
 
 def test_variants_of_a_scenario_are_one_episode():
@@ -194,3 +198,24 @@ def test_bad_options_and_missing_packages_are_named(monkeypatch):
     dialogue.api_of = {}
     with pytest.raises(ValueError, match=r"'__import__\(\"os\"\)' is no call"):
         dialogue.parse('__import__("os")')
+
+
+def test_sets_are_printed_in_one_order_whatever_the_process():
+    script = (
+        "from swirl_lightning.data.bfcl import BfclRecorder as R\n"
+        "r = R(sets=['base'], apis=['TravelAPI'], perturbations=8)\n"
+        "print(hash(tuple(tuple(map(len, (t.state, t.action))) for e in r.record() for t in e)))\n"
+        "print(*[t.next_state for e in r.record() for t in e if 'Must be one of' in t.next_state][:20])"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert said[0] == said[1]
+    assert "{'business', 'economy', 'first'}" in said[0]

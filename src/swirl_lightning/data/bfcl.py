@@ -21,6 +21,7 @@ import importlib
 import inspect
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ Kind = Literal["missing", "type", "value", "order"]
 SETS: tuple[Set, ...] = get_args(Set)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _Values = Mapping[tuple[str, str], Sequence[Any]]  # function and argument to its values in any dialogue
+_SET = re.compile(r"\{('[^'{}]*'(?:, '[^'{}]*')*)\}")  # printed sets: their order differs from one process to the next
 _SIMULATORS = "bfcl_eval.eval_checker.multi_turn_eval.func_source_code"
 
 
@@ -79,7 +81,7 @@ class BfclRecorder:
 
     sets: Sequence[Set] = SETS
     apis: Sequence[str] = tuple(APIS)
-    perturbations: int = 24
+    perturbations: int = 16
     kinds: Sequence[Kind] = KINDS
     target: Literal["changes", "full"] = "changes"
     docs: bool = True
@@ -179,6 +181,14 @@ class _Dialogue:
         return Call(self.api_of[node.func.id], node.func.id, given)
 
 
+class _Moment(NamedTuple):
+    """The simulators as they are before a reference call, by API."""
+
+    instances: Mapping[str, Any]  # copies
+    states: Mapping[str, dict[str, Any]]
+    texts: Mapping[str, str]  # the states as transitions have them
+
+
 class _Episode:
     """Collects the transitions of a scenario."""
 
@@ -192,57 +202,71 @@ class _Episode:
         """Executes a dialogue, and around each of its calls the perturbed ones."""
         last: dict[str, dict[str, Any]] = {api: {"error": "", "response": ""} for api in dialogue.instances}
         for call in dialogue.calls:
-            live, before = dialogue.instances, dict(last)
-            dialogue.instances = copy.deepcopy(live)
-            last[call.api] = self._execute(live[call.api], call, "reference", before[call.api])
+            moment = self._moment(dialogue, last)
+            last[call.api] = self._execute(dialogue.instances[call.api], call, "reference", moment)
             tried = {str(call)}
-            for _ in range(4 * self.options.perturbations):  # not every draw is a new call
+            for draw in range(4 * self.options.perturbations):  # not every draw is a new call
                 if len(tried) > self.options.perturbations:
                     break
-                kind = self.options.kinds[len(tried) % len(self.options.kinds)]
-                other = self._perturb(kind, call, dialogue) or self._perturb("value", call, dialogue)
+                kind = self.options.kinds[draw % len(self.options.kinds)]
+                other = self._perturb(kind, call, dialogue, moment) or self._perturb("value", call, dialogue, moment)
                 if other is not None and str(other) not in tried:
                     tried.add(str(other))
-                    self._execute(copy.deepcopy(dialogue.instances[other.api]), other, kind, before[other.api])
-            dialogue.instances = live
+                    if self._wanted(other, moment):
+                        self._execute(copy.deepcopy(moment.instances[other.api]), other, kind, moment)
 
-    def _perturb(self, kind: str, call: Call, dialogue: _Dialogue) -> Call | None:
-        return perturb(kind, call, dialogue, self.values, self.rng)
+    def _moment(self, dialogue: _Dialogue, last: Mapping[str, Mapping[str, Any]]) -> _Moment:
+        states = {api: state_of(instance) for api, instance in dialogue.instances.items()}
+        whole = self.options.target == "full"
+        texts = {api: _json({**last[api], "state": state} if whole else state) for api, state in states.items()}
+        return _Moment(copy.deepcopy(dialogue.instances), states, texts)
 
-    def _execute(self, instance: Any, call: Call, kind: str, last: Mapping[str, Any]) -> dict[str, Any]:
-        counts = self.options.counts
-        before = state_of(instance)
+    def _perturb(self, kind: str, call: Call, dialogue: _Dialogue, moment: _Moment) -> Call | None:
+        return perturb(kind, call, dialogue, moment.states[call.api], self.values, self.rng)
+
+    def _wanted(self, call: Call, moment: _Moment) -> bool:
+        if call.api not in self.options.apis:
+            self.options.counts["left out: other APIs"] += 1
+        elif (moment.texts[call.api], str(call)) in self._seen:
+            self.options.counts["left out: repeated"] += 1
+        else:
+            return True
+        return False
+
+    def _execute(self, instance: Any, call: Call, kind: str, moment: _Moment) -> dict[str, Any]:
+        """Executes a call and keeps the transition if it is wanted; returns the answer."""
+        counts, before = self.options.counts, moment.states[call.api]
         answer = answer_of(instance, call)
         try:
             after = state_of(instance)
         except RecursionError:  # the simulator lets a directory be moved into itself
             counts["left out: endless state"] += 1
             return answer
+        if kind == "reference" and not self._wanted(call, moment):
+            return answer
+        self._seen.add((moment.texts[call.api], str(call)))
         whole = self.options.target == "full"
-        state = _json({**last, "state": before} if whole else before)
-        if (state, str(call)) in self._seen:
-            counts["left out: repeated"] += 1
-        elif call.api not in self.options.apis:
-            counts["left out: other APIs"] += 1
-        else:
-            self._seen.add((state, str(call)))
-            next_state = _json({**answer, "state": after} if whole else {**answer, **changes(before, after)})
-            context = self.docs.get((call.api, call.function), call.api)
-            self.transitions.append(
-                Transition(state, next_state, str(call), context, episode=self.name, step=len(self.transitions))
-            )
-            counts.update([kind, call.api, "answers with an error" if answer["error"] else "answers without an error"])
-            counts["state changed"] += before != after
+        next_state = _json({**answer, "state": after} if whole else {**answer, **changes(before, after)})
+        context = self.docs.get((call.api, call.function), call.api)
+        step = len(self.transitions)
+        self.transitions.append(
+            Transition(moment.texts[call.api], next_state, str(call), context, episode=self.name, step=step)
+        )
+        counts.update([kind, call.api, "answers with an error" if answer["error"] else "answers without an error"])
+        counts["state changed"] += before != after
         return answer
 
 
-def perturb(kind: str, call: Call, dialogue: _Dialogue, elsewhere: _Values, rng: random.Random) -> Call | None:
+def perturb(
+    kind: str, call: Call, dialogue: _Dialogue, state: Mapping[str, Any], elsewhere: _Values, rng: random.Random
+) -> Call | None:
     """A wrong or other call in place of a reference call; None where the kind does not apply.
 
     Args:
         kind: one of ``KINDS``.
         call: the reference call.
-        dialogue: what else is called in it, and its simulators.
+        dialogue: what else is called in it.
+        state: of the call's API.
         elsewhere: function and argument to the values that it has in any dialogue.
         rng: draws.
     """
@@ -264,7 +288,7 @@ def perturb(kind: str, call: Call, dialogue: _Dialogue, elsewhere: _Values, rng:
         arguments[name] = rng.choice(_other_types(value))
     else:
         here = [x for other in dialogue.calls for x in other.arguments.values()]
-        here += [x for item in state_of(dialogue.instances[call.api]).values() for x in _scalars(item)]
+        here += [x for item in state.values() for x in _scalars(item)]
         known = rng.choice((here, elsewhere.get((call.function, name), here)))
         choices = [x for x in known if type(x) is type(value) and x != value]
         if not choices:
@@ -300,8 +324,13 @@ def answer_of(instance: Any, call: Call) -> dict[str, Any]:
         return {"error": f"Error during execution: {error}", "response": ""}
     if isinstance(result, dict) and result.get("error"):
         rest = {name: value for name, value in result.items() if name != "error"}
-        return {"error": result["error"], "response": rest or ""}
+        error = result["error"]
+        return {"error": _SET.sub(_sorted_set, error) if isinstance(error, str) else error, "response": rest or ""}
     return {"error": "", "response": "" if result is None else result}
+
+
+def _sorted_set(found: re.Match[str]) -> str:
+    return f"{{{', '.join(sorted(found[1].split(', ')))}}}"
 
 
 def state_of(instance: Any) -> dict[str, Any]:
