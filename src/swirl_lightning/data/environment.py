@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from swirl_lightning.extras import require
 from swirl_lightning.types import Transition
 
-__all__ = ["ENVIRONMENTS", "Environment", "Recorder", "require"]
+__all__ = ["ENVIRONMENTS", "Environment", "Presplit", "Recorder", "require"]
 
 
 class Recorder(Protocol):

@@ -15,6 +15,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from swirl_lightning.extras import require
 from swirl_lightning.metrics.text import MeanOf, check_pairs
 from swirl_lightning.metrics.tools import multiset_f1
 
@@ -35,7 +36,7 @@ def elements(page: str) -> tuple[Element, ...]:
     Raises:
         ImportError: if lxml is missing.
     """
-    etree = _library("lxml.etree")
+    etree = require("lxml.etree", "web")
     cleaned = _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", page)
     if not cleaned.strip():
         return ()
@@ -61,7 +62,7 @@ class DomEditDistance(MeanOf):
     @override
     def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
         check_pairs(predictions=predictions, references=references)
-        distance = _library("rapidfuzz.distance").Levenshtein.normalized_distance
+        distance = require("rapidfuzz.distance", "web").Levenshtein.normalized_distance
         self._add(distance(elements(p), elements(r)) for p, r in zip(predictions, references, strict=True))
 
 
@@ -84,11 +85,5 @@ class ChangedElementF1(MeanOf):
 
 
 def _changes(before: Sequence[Element], after: Sequence[Element]) -> Counter[tuple[str, int, Element | None]]:
-    editops: Any = _library("rapidfuzz.distance").Levenshtein.editops
+    editops: Any = require("rapidfuzz.distance", "web").Levenshtein.editops
     return Counter((kind, at, None if kind == "delete" else after[to]) for kind, at, to in editops(before, after).as_list())
-
-
-def _library(module: str) -> Any:
-    from swirl_lightning.data.environment import require  # here: the data package brings Lightning with it
-
-    return require(module, "web")
