@@ -5,6 +5,7 @@ import json
 import pytest
 
 from swirl_lightning.cli import main
+from swirl_lightning.commands.report import as_markdown, summarise
 
 
 @pytest.fixture
@@ -58,3 +59,16 @@ def test_mistakes_are_named(run, tmp_path, capsys):
     ):
         assert main(["compare", *arguments]) != 0
         assert message in capsys.readouterr().err
+
+
+def test_columns_and_gains_of_worlds_that_have_other_measures():
+    row = {"fwm": {"exact_match": 0.0, "tool_bleu": 40.0, "changed/exact_match": 0.0}, "idm": {}}
+    better = {"fwm": {**row["fwm"], "tool_bleu": 50.0}, "idm": {}}
+    rows = [summarise("sft", [row], None), summarise("swirl", [better], [row], "tool_bleu")]
+    header, _, sft, swirl = as_markdown(rows).splitlines()
+    assert "FWM tool BLEU" in header
+    assert "FWM exact, changed" in header
+    assert "changed elements" not in header
+    assert "40.000" in sft
+    assert "+25.0%" in swirl
+    assert "fwm_gain" not in summarise("swirl", [better], [row])  # of an exact match that is 0

@@ -22,6 +22,11 @@ SHOWN = {  # column title: (role, measure)
     "IDM exact, sampled": ("idm", "sampled/exact_match"),
     "IDM log Q": ("idm", "logprob"),
 }
+IF_MEASURED = {  # columns of worlds that have them
+    "FWM exact, changed": ("fwm", "changed/exact_match"),
+    "FWM tool BLEU": ("fwm", "tool_bleu"),
+    "FWM changed elements F1": ("fwm", "changed_element_f1"),
+}
 
 
 def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) -> dict[str, Measures]:
@@ -68,17 +73,26 @@ def _merge(rows: dict[str, Measures], name: str, record: Mapping[str, Any], pref
         values.update({prefix + measure: value for measure, value in record.get(role, {}).items()})
 
 
-def summarise(name: str, per_seed: Sequence[Measures], sft: Sequence[Measures] | None) -> dict[str, Any]:
-    """One row: means, 95 % intervals over seeds where there are at least two, and the gain over SFT, paired by seed."""
+def summarise(
+    name: str, per_seed: Sequence[Measures], sft: Sequence[Measures] | None, measure: str = MAIN[1]
+) -> dict[str, Any]:
+    """One row: means, 95 % intervals over seeds where there are at least two, and the gain over SFT, paired by seed.
+
+    Args:
+        name: of the row.
+        per_seed: measures of every seed.
+        sft: the baseline's, of the same seeds; None for no gain.
+        measure: the FWM's measure that the gain is about.
+    """
     row: dict[str, Any] = {"method": name, "seeds": len(per_seed)}
     for role in ("fwm", "idm"):
         measures = set.intersection(*(set(measures[role]) for measures in per_seed))
         row[role] = {m: sum(s[role][m] for s in per_seed) / len(per_seed) for m in sorted(measures)}
         if len(per_seed) > 1:
             row[f"{role}_interval"] = {m: list(mean_interval([s[role][m] for s in per_seed])[1:]) for m in row[role]}
-    for suffix, measure in (("", MAIN[1]), ("_sampled", f"sampled/{MAIN[1]}")):
-        if sft is not None and len(sft) == len(per_seed) and measure in row[MAIN[0]]:
-            ours, base = ([s[MAIN[0]][measure] for s in rows] for rows in (per_seed, sft))
+    for suffix, key in (("", measure), ("_sampled", f"sampled/{measure}")):
+        if sft is not None and len(sft) == len(per_seed) and key in row[MAIN[0]]:
+            ours, base = ([s[MAIN[0]][key] for s in rows] for rows in (per_seed, sft))
             if len(ours) > 1 and sum(base) > 0:
                 row[f"fwm_gain{suffix}"] = list(relative_gain(ours, base))
             elif len(ours) == 1 and base[0] > 0:
@@ -95,11 +109,13 @@ def run_seconds(folder: Path) -> float:
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table, with ``±`` half-widths of 95 % intervals where there are several seeds."""
-    header = ["method", *SHOWN, "FWM gain over SFT", "gain, sampled"]
+    there = {title: (role, name) for title, (role, name) in IF_MEASURED.items() if any(name in row[role] for row in rows)}
+    columns = {**SHOWN, **there}
+    header = ["method", *columns, "FWM gain over SFT", "gain, sampled"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for row in rows:
         cells = [row["method"]]
-        for role, measure in SHOWN.values():
+        for role, measure in columns.values():
             value = row[role].get(measure)
             interval = row.get(f"{role}_interval", {}).get(measure)
             half = f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else ""
@@ -125,7 +141,7 @@ def write_report(report: Mapping[str, Any], out: Path, title: str) -> None:
         f"# {title}",
         "",
         f"Held-out episodes ({report['split']} split), {seeds} seed{'s' if seeds > 1 else ''}{intervals}. Greedy decoding "
-        "unless it says sampled (temperature 0.75, top-p 0.96).",
+        f"unless it says sampled (temperature 0.75, top-p 0.96). The gain is in {report['measure']}.",
         "",
         as_markdown(report["rows"]),
         "",

@@ -53,6 +53,7 @@ class Study:
         workers: runs at a time, each with ``threads`` CPU threads.
         threads: CPU threads per run.
         split: split that the report is about.
+        measure: the FWM's measure that gains are about, e.g. ``tool_bleu``.
         title: first line of the report.
     """
 
@@ -67,6 +68,7 @@ class Study:
     workers: int = 1
     threads: int = 1
     split: str = "test"
+    measure: str = "exact_match"
     title: str = "Study"
 
     def __post_init__(self) -> None:
@@ -121,7 +123,7 @@ class Study:
                 costs.setdefault(name if i else "warmup", []).append(run_seconds(folder))
         sft = collected["sft"]
         rows = [
-            summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)])
+            summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)], self.measure)
             for name, by_seed in collected.items()
         ]
         return {
@@ -130,6 +132,7 @@ class Study:
             "seconds_per_run": {name: sum(v) / len(v) for name, v in costs.items()},
             "seeds": self.seeds,
             "split": self.split,
+            "measure": self.measure,
             "config": str(self.base),
         }
 
