@@ -1,6 +1,7 @@
 """Agreement, overlap and likelihood against values worked out by hand."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from swirl_lightning.metrics import (
     idm_metrics,
     tool_response_text,
 )
+from swirl_lightning.metrics.subsequence import lcs_length, lcs_positions
 from swirl_lightning.types import TokenScores
 
 
@@ -100,6 +102,41 @@ def test_rouge_l_by_hand():
     # longest common subsequence "the cat on": 3 of 4 and 3 of 5 words
     got = value(RougeL(), predictions=["the cat on mats"], references=["the cat is on it"])
     assert got == pytest.approx(100 * 2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5))
+
+
+@given(st.text("ab c1.é\n", max_size=30), st.text("ab c1.é\n", max_size=30))
+def test_rouge_l_equals_its_reference_package(ours, true):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    expected = RougeScorer(["rougeL"]).score(true, ours)["rougeL"].fmeasure
+    assert value(RougeL(), predictions=[ours], references=[true]) == pytest.approx(100 * expected, abs=1e-4)
+
+
+def longest(a, b):
+    """The table, cell by cell."""
+    table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+    return table[-1][-1]
+
+
+@given(st.text("abc", max_size=12), st.text("abc", max_size=12))
+def test_longest_common_subsequences(a, b):
+    positions = sorted(lcs_positions(a, b))
+    assert lcs_length(a, b) == len(positions) == longest(a, b)
+    rest = iter(a)
+    assert all(b[i] in rest for i in positions)  # in order
+
+
+def test_long_pages_take_no_time():
+    page = " ".join(f"w{i * i % 997}" for i in range(20_000))
+    other = " ".join(word if i % 10 else "new" for i, word in enumerate(page.split())) + " end"
+    began = time.monotonic()
+    assert value(RougeL(), predictions=[other], references=[page]) == pytest.approx(200 * 18_000 / 40_001)
+    assert value(ChangedAccuracy(), predictions=[page], references=[other], states=[page]) == 0.0
+    assert value(ChangedAccuracy(), predictions=[other], references=[other], states=[page]) == 1.0
+    assert time.monotonic() - began < 20  # the table would have 4e8 cells
 
 
 def test_logprob_per_sequence_and_per_token():

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from difflib import SequenceMatcher
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from typing_extensions import override
 
+from swirl_lightning.metrics.subsequence import lcs_positions
 from swirl_lightning.types import State
 
 Tokenize = Callable[[State], Sequence[Hashable]]
@@ -109,7 +109,7 @@ class ChangedAccuracy(MeanOf):
     """Of all units that differ between state and true next state, the share that the prediction gets right, in [0, 1].
 
     Copying the state scores 0 however little a world changes. Where state and next state have equally many units
-    (a grid) units are compared position by position; otherwise they are aligned, and units that vanish without a
+    (a grid) units are compared position by position; otherwise by a longest common subsequence, and units that vanish without a
     successor do not count. nan when nothing changed anywhere.
 
     Args:
@@ -126,7 +126,7 @@ class ChangedAccuracy(MeanOf):
         check_pairs(predictions=predictions, references=references, states=states)
         for prediction, reference, state in zip(predictions, references, states, strict=True):
             before, true, ours = self.units(state), self.units(reference), self.units(prediction)
-            match = _kept_positions if len(before) == len(true) else _kept_aligned
+            match = _kept_positions if len(before) == len(true) else lcs_positions
             changed = set(range(len(true))) - match(before, true)
             self._add(float(i in right) for right in [match(ours, true)] for i in changed)
 
@@ -134,9 +134,3 @@ class ChangedAccuracy(MeanOf):
 def _kept_positions(other: Sequence[Hashable], true: Sequence[Hashable]) -> set[int]:
     """Positions of ``true`` that ``other`` holds at the same place."""
     return {i for i, (a, b) in enumerate(zip(other, true, strict=False)) if a == b}
-
-
-def _kept_aligned(other: Sequence[Hashable], true: Sequence[Hashable]) -> set[int]:
-    """Positions of ``true`` that ``other`` holds in the same order."""
-    blocks = SequenceMatcher(None, other, true, autojunk=False).get_matching_blocks()
-    return {block.b + i for block in blocks for i in range(block.size)}
