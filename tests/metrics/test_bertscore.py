@@ -1,11 +1,14 @@
 """BERTScore with a tiny encoder that the test makes."""
 
+import json
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import normalize
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from swirl_lightning.cli import main
 from swirl_lightning.metrics.bertscore import BertScore
 
 WORDS = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghij"])}
@@ -71,3 +74,17 @@ def test_nothing_is_downloaded(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="holds no encoder with its tokenizer"):
         BertScore(tmp_path)
+
+
+def test_swirl_score_starts_anew_with_every_split(folder, tmp_path, capsys):
+    rows = [{"prediction": p, "reference": r, "split": s} for p, r, s in (("a b", "a b", "x"), ("c", "d " * 40, "y"))]
+    file = tmp_path / "said.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["score", "text", str(file), "--bert_score", str(folder), "--bert_layer", "2"]) == 0
+    first, second, both = json.loads((tmp_path / "said.scores.json").read_text())["results"]
+    one, other = (result["measures"]["bert_score"] for result in (first, second))
+    assert one == pytest.approx(100.0, abs=1e-3)
+    assert other < 99
+    assert both["measures"]["bert_score"] == pytest.approx((one + other) / 2)
+    assert [result["bert_score_cut_texts"] for result in (first, second, both)] == [0, 1, 1]
+    assert "bert_score" in capsys.readouterr().out
