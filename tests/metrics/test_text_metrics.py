@@ -2,6 +2,7 @@
 
 import math
 import time
+from unittest import mock
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from swirl_lightning.metrics import (
     TokenAccuracy,
     fwm_metrics,
     idm_metrics,
+    subsequence,
     tool_response_text,
 )
 from swirl_lightning.metrics.subsequence import lcs_length, lcs_positions
@@ -121,8 +123,13 @@ def longest(a, b):
     return table[-1][-1]
 
 
-@given(st.text("abc", max_size=12), st.text("abc", max_size=12))
-def test_longest_common_subsequences(a, b):
+@given(st.text("abc", max_size=12), st.text("abc", max_size=12), st.sampled_from([0, 9, 1 << 28]))
+def test_longest_common_subsequences(a, b, table):
+    with mock.patch.object(subsequence, "_TABLE_BITS", table):  # small tables are halved again and again
+        check_subsequence(a, b)
+
+
+def check_subsequence(a, b):
     positions = sorted(lcs_positions(a, b))
     assert lcs_length(a, b) == len(positions) == longest(a, b)
     rest = iter(a)
