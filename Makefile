@@ -18,13 +18,14 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[minigrid,grammar,plot,web,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,minigrid,grammar,plot,web,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps bfcl-eval
 	@touch $@
 
 install: $(VENV)/.installed ## make .venv with everything pinned
 
 quickstart: install ## record a simulator, warm up, run SWIRL, evaluate: one table (about 10 minutes on two cores)
-	$(BIN)/swirl record minigrid --config configs/record/quickstart.yaml
+	$(BIN)/swirl record doorkey --config configs/record/quickstart.yaml
 	$(BIN)/swirl init --config configs/init/quickstart.yaml
 	$(BIN)/swirl fit --config configs/quickstart.yaml
 	$(BIN)/swirl study --config configs/study/quickstart.yaml

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -163,6 +163,15 @@ class Inference:
         seeds = [pair_seed(seed, pair, Role.FWM) for pair in pairs]
         drawn = self.rollout(Role.FWM, prompts, samples, seeds=seeds, params=params, progress=progress)
         return [list(states) for states in self.decode(Role.FWM, drawn)]
+
+    def exact_match(self, role: Role, transitions: Sequence[Transition]) -> float:
+        """Share of labelled transitions whose answer the role gives right, greedily."""
+        greedy = replace(self.sampling[role], temperature=0.0)
+        if role is Role.FWM:
+            states = self.predict_states(transitions, [t.action for t in transitions], params=greedy)
+            return sum(y[0] == t.next_state for y, t in zip(states, transitions, strict=True)) / len(transitions)
+        actions = self.infer_actions(transitions, params=greedy)
+        return sum(z[0] == t.action for z, t in zip(actions, transitions, strict=True)) / len(transitions)
 
     def score_states(self, pairs: Sequence[Pair], actions: Sequence[str], next_states: Sequence[State]) -> TokenScores:
         """``log P(next_state | state, action)`` of N rows; consecutive rows of one pair share their prefix."""

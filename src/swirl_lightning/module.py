@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
-from swirl_lightning.checks import check_fit, check_lengths, check_trainer
+from swirl_lightning.checks import check_fit, check_lengths, check_thresholds, check_trainer
 from swirl_lightning.codecs.image import load_codec
 from swirl_lightning.experience import NonFiniteRewardError
 from swirl_lightning.inference import Inference
@@ -68,8 +68,8 @@ class SwirlModule(L.LightningModule):
             model; ``each`` trains each role on its own task.
         warmup_idm_weight: weight of the IDM's task in the warm-up. The judge must be good before the policy is: SWIRL fails
             with a weak one.
-        warmup_until_idm: end the warm-up at the first epoch after which the IDM's greedy answers are right on this share of the
-            validation pairs; ``schedule.warmup_epochs`` is then the most. None always takes them all.
+        warmup_until: e.g. ``{idm: 0.97}``: end the warm-up at the first epoch after which each role named is right, greedily,
+            on this share of the validation pairs; ``schedule.warmup_epochs`` is then the most. None always takes them all.
         warmup_optimizer: optimizer of the warm-up.
         fwm_optimizer: optimizer of Phase I.
         idm_optimizer: optimizer of Phase II.
@@ -92,7 +92,7 @@ class SwirlModule(L.LightningModule):
         idm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
         warmup: Literal["joint", "each"] = "joint",
         warmup_idm_weight: float = 1.0,
-        warmup_until_idm: float | None = None,
+        warmup_until: dict[str, float] | None = None,
         warmup_optimizer: OptimizerCallable = _adamw,
         fwm_optimizer: OptimizerCallable = _adamw,
         idm_optimizer: OptimizerCallable = _adamw,
@@ -114,7 +114,7 @@ class SwirlModule(L.LightningModule):
             )
         check_base(world_model.base)
         self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
-        self.warmup_idm_weight, self.warmup_until_idm = warmup_idm_weight, warmup_until_idm
+        self.warmup_idm_weight, self.warmup_until = warmup_idm_weight, check_thresholds(warmup_until)
         self.roles = {Role.FWM: fwm, Role.IDM: idm}
         self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
         self.codec = load_codec(tokenizer or world_model.base)
@@ -265,8 +265,8 @@ class SwirlModule(L.LightningModule):
         else:
             values = self._swirl_step(Role(phase.value), batch)
         values["time/step"] = time.perf_counter() - started
-        if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until_idm is not None:
-            values["idm_exact_match"] = self._maybe_end_warmup(self.warmup_until_idm)
+        if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until:
+            values |= self._maybe_end_warmup(self.warmup_until)
         values["iteration"] = float(self.iteration)
         values["nonfinite"] = float(self._skipped_parts)
         self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
@@ -292,19 +292,16 @@ class SwirlModule(L.LightningModule):
             raise
         return values
 
-    def _maybe_end_warmup(self, threshold: float) -> float:
-        """Makes this epoch the warm-up's last where the IDM is a good judge already; returns its share of right answers."""
+    def _maybe_end_warmup(self, thresholds: dict[str, float]) -> dict[str, float]:
+        """Makes this epoch the warm-up's last where the roles are good enough; returns their shares of right answers."""
         pairs: Sequence[Transition] = self.trainer.datamodule.val  # type: ignore[attr-defined]
-        greedy = replace(self.roles[Role.IDM].sampling, temperature=0.0)
-        actions = self.inference.infer_actions(pairs, params=greedy)
-        right = sum(z[0] == pair.action for z, pair in zip(actions, pairs, strict=True)) / len(pairs)
-        if right >= threshold and self.current_epoch + 1 < self.schedule.warmup_epochs:
-            self._shorten_warmup(self.current_epoch + 1)
-            rank_zero_info(
-                f"the IDM is right on {right:.1%} of the validation pairs: the warm-up ends after "
-                f"{self.current_epoch + 1} epochs"
-            )
-        return right
+        right = {role: self.inference.exact_match(Role(role), pairs) for role in thresholds}
+        if all(right[role] >= least for role, least in thresholds.items()):
+            shares = ", ".join(f"{role.upper()} {share:.1%}" for role, share in right.items())
+            rank_zero_info(f"right on the validation pairs: {shares}; the warm-up ends after {self.current_epoch + 1} epochs")
+            if self.current_epoch + 1 < self.schedule.warmup_epochs:
+                self._shorten_warmup(self.current_epoch + 1)
+        return {f"{role}_exact_match": share for role, share in right.items()}
 
     def _shorten_warmup(self, epochs: int) -> None:
         if self.trainer.max_epochs == self.schedule.total_epochs:

@@ -70,12 +70,14 @@ def test_episodes_without_actions_are_for_swirl_only(data):
     assert len(module.labelled) + len(module.val) + len(module.test) == 40
 
 
-def test_caps_take_whole_episodes_and_cut_the_last(data):
-    module = data(max_labelled=10, max_val=3)
-    module.setup()
-    assert (len(module.labelled), len(module.val)) == (10, 3)
-    counts = [sum(t.episode == e for t in module.labelled) for e in episodes(module.labelled)]
-    assert sorted(counts) == [2, 4, 4]
+def test_caps_draw_from_all_episodes_of_a_split(data):
+    whole, capped = data(), data(max_labelled=30, max_val=3)
+    whole.setup()
+    capped.setup()
+    assert (len(capped.labelled), len(capped.val)) == (30, 3)
+    assert set(capped.labelled) < set(whole.labelled)
+    assert set(capped.val) < set(whole.val)
+    assert len(episodes(capped.labelled)) > 30 / 4  # more than whole episodes would give
 
 
 @pytest.mark.parametrize(

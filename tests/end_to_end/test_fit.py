@@ -109,7 +109,7 @@ def test_answers_that_do_not_fit_are_refused_before_training(config, capsys):
 
 
 def test_the_warmup_ends_when_the_idm_is_good(config, tmp_path):
-    changes = {"model__schedule": {"warmup_epochs": 5, "iterations": 1}, "model__warmup_until_idm": 0.0}
+    changes = {"model__schedule": {"warmup_epochs": 5, "iterations": 1}, "model__warmup_until": {"idm": 0.0}}
     assert main(config(**changes)) == 0
     labels = [(row["label"], row["epoch"]) for row in rows(tmp_path / "run" / "metrics.jsonl")[::2]]
     assert labels == [("warmup", 0), ("swirl-1-fwm", 1), ("swirl-1-idm", 2)]

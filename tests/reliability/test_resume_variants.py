@@ -31,7 +31,7 @@ VARIANTS = {
     },
     "warm-up that ends early": {
         "model__schedule": {"warmup_epochs": 4, "iterations": 1},
-        "model__warmup_until_idm": 0.0,
+        "model__warmup_until": {"idm": 0.0},
     },
     "pseudo-labels": {"model__schedule": {"warmup_epochs": 2, "iterations": 2, "order": ["pseudo", "idm"]}},
     "two warm-up epochs, three batches between checkpoints": {

@@ -147,3 +147,17 @@ def write_report(report: Mapping[str, Any], out: Path, title: str) -> None:
         "",
     ]
     (out / "report.md").write_text("\n".join(text), encoding="utf-8")
+
+
+def write_page(report: Mapping[str, Any], page: Path) -> None:
+    """Puts the table into a Markdown page, between ``<!-- report -->`` and ``<!-- /report -->``.
+
+    Raises:
+        ValueError: if the page lacks the two marks.
+    """
+    begin, end = "<!-- report -->", "<!-- /report -->"
+    text = page.read_text(encoding="utf-8")
+    if begin not in text or end not in text:
+        raise ValueError(f"{page} has no place for the report: it needs the lines {begin} and {end}")
+    before, after = text[: text.index(begin)], text[text.index(end) :]
+    page.write_text(f"{before}{begin}\n{as_markdown(report['rows'])}\n{after}", encoding="utf-8")

@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
-from swirl_lightning.commands.report import Measures, run_rows, run_seconds, summarise, write_report
+from swirl_lightning.commands.report import Measures, run_rows, run_seconds, summarise, write_page, write_report
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Method:
     Attributes:
         name: name in the table.
         overrides: options of ``swirl fit``, e.g. ``{model.schedule.order: [fwm]}``.
-        start: ``warmup`` begins from the seed's SFT models; ``scratch`` runs the base configuration from the beginning.
+        start: ``warmup`` begins from the seed's SFT models; ``scratch`` runs the base configuration from the beginning, with
+            ``model.schedule.iterations: 0`` as a supervised baseline of its own.
         per_iteration: a row after every iteration instead of one after the last.
     """
 
@@ -55,6 +56,7 @@ class Study:
         split: split that the report is about.
         measure: the FWM's measure that gains are about, e.g. ``tool_bleu``.
         title: first line of the report.
+        page: Markdown page whose part between ``<!-- report -->`` and ``<!-- /report -->`` becomes the report's table.
     """
 
     base: Path
@@ -70,6 +72,7 @@ class Study:
     split: str = "test"
     measure: str = "exact_match"
     title: str = "Study"
+    page: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the study before anything runs.
@@ -87,6 +90,8 @@ class Study:
             raise ValueError(f"study: method names repeat: {sorted(names)}")
         if self.warmup_run is not None and len(self.seeds) > 1:
             raise ValueError("study: warmup_run holds one seed's models; give one seed")
+        if self.page is not None and not self.page.is_file():
+            raise FileNotFoundError(f"study: page {self.page} does not exist; it is edited, not made")
 
     # ------------------------------------------------------------------ running
 
@@ -101,6 +106,8 @@ class Study:
             list(pool.map(lambda cell: self._cell(cell[0], cell[1], bar), cells))
         report = self._report(seconds=time.time() - started)
         write_report(report, self.out, self.title)
+        if self.page is not None:
+            write_page(report, self.page)
         return report
 
     def folder(self, seed: int, method: Method | None) -> Path:
@@ -114,13 +121,11 @@ class Study:
         collected: dict[str, dict[int, Measures]] = {}
         costs: dict[str, list[float]] = {}
         for seed in self.seeds:
-            cells = [(self.folder(seed, None), "swirl", True)]
-            cells += [(self.folder(seed, m), m.name, m.per_iteration) for m in self.methods]
-            for i, (folder, name, per_iteration) in enumerate(cells):
-                for row, measures in run_rows(folder, name, self.split, per_iteration).items():
-                    if i == 0 or not (row in ("sft", "copy") or row.startswith("best-of-")):
-                        collected.setdefault(row, {})[seed] = measures
-                costs.setdefault(name if i else "warmup", []).append(run_seconds(folder))
+            for method in (None, *self.methods):
+                folder = self.folder(seed, method)
+                for row, measures in self._cell_rows(folder, method).items():
+                    collected.setdefault(row, {})[seed] = measures
+                costs.setdefault("warmup" if method is None else method.name, []).append(run_seconds(folder))
         sft = collected["sft"]
         rows = [
             summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)], self.measure)
@@ -135,6 +140,15 @@ class Study:
             "measure": self.measure,
             "config": str(self.base),
         }
+
+    def _cell_rows(self, folder: Path, method: Method | None) -> dict[str, Measures]:
+        if method is None:
+            return run_rows(folder, "swirl", self.split)
+        rows = run_rows(folder, method.name, self.split, method.per_iteration)
+        phases = {name: row for name, row in rows.items() if name not in ("sft", "copy") and not name.startswith("best-of-")}
+        if not phases and method.start == "scratch":  # supervised training only: its end is the method's result
+            return {method.name: rows["sft"]}
+        return phases
 
     def _cell(self, seed: int, method: Method | None, bar: Any) -> None:
         folder = self.folder(seed, method)

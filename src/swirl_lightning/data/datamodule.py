@@ -30,11 +30,13 @@ class TransitionDataModule(L.LightningDataModule):
             action are not counted and are always for SWIRL.
         val_fraction: share of validation episodes, where the data have no splits; 0 goes without.
         test_fraction: share of test episodes, where the data have no splits.
-        max_labelled: use at most so many labelled transitions (whole episodes, the last one cut).
+        max_labelled: use at most so many labelled transitions, drawn from all labelled episodes.
         max_unlabelled: likewise, state-only pairs.
         max_val: likewise, validation transitions.
         max_test: likewise, test transitions.
         warmup_batch_size: transitions of a warm-up batch, over all processes.
+        warmup_passes: passes over the labelled transitions that make one warm-up epoch; more where labels are few, since
+            evaluation and checkpoints come once an epoch.
         batch_size: pairs (groups) of a SWIRL batch, over all processes.
         replay_batch_size: labelled transitions beside every SWIRL batch, over all processes; 0 is the paper.
         eval_batch_size: transitions of an evaluation batch.
@@ -53,6 +55,7 @@ class TransitionDataModule(L.LightningDataModule):
         max_val: int | None = None,
         max_test: int | None = None,
         warmup_batch_size: int = 32,
+        warmup_passes: int = 1,
         batch_size: int = 16,
         replay_batch_size: int = 0,
         eval_batch_size: int = 64,
@@ -63,7 +66,7 @@ class TransitionDataModule(L.LightningDataModule):
         self.columns: Columns = columns or {}
         self.labelled_fraction, self.val_fraction, self.test_fraction = labelled_fraction, val_fraction, test_fraction
         self.caps = {"labelled": max_labelled, "unlabelled": max_unlabelled, "val": max_val, "test": max_test}
-        self.warmup_batch_size, self.batch_size = warmup_batch_size, batch_size
+        self.warmup_batch_size, self.warmup_passes, self.batch_size = warmup_batch_size, warmup_passes, batch_size
         self.replay_batch_size, self.eval_batch_size, self.seed = replay_batch_size, eval_batch_size, seed
         self.labelled: Sequence[Transition] = ()
         self.unlabelled: Sequence[UnlabelledPair] = ()
@@ -101,8 +104,11 @@ class TransitionDataModule(L.LightningDataModule):
             split = assigned[episode]
             rows["labelled" if episode in labelled else "unlabelled" if split == "train" else split].append(row)
         for name, indices in rows.items():
+            cap = self.caps[name]
+            if cap is not None:  # a spread over all episodes says more than a few whole ones
+                indices.sort(key=lambda row: draw(self.seed, "cap", f"{episodes[row]}#{row}"))
+                indices[:] = sorted(indices[:cap])
             indices.sort(key=lambda row: draw(self.seed, name, episodes[row]))  # stable: whole episodes, shuffled
-            del indices[self.caps[name] if self.caps[name] is not None else len(indices) :]
         self.labelled = table.transitions(rows["labelled"])
         self.unlabelled = table.pairs(rows["unlabelled"])
         self.val = table.transitions(rows["val"])
@@ -136,7 +142,9 @@ class TransitionDataModule(L.LightningDataModule):
     def steps_per_epoch(self, phase: Phase) -> int:
         """Batches of an epoch of a phase."""
         size, batch = (
-            (len(self.labelled), self.warmup_batch_size) if phase is Phase.WARMUP else (len(self.unlabelled), self.batch_size)
+            (len(self.labelled) * self.warmup_passes, self.warmup_batch_size)
+            if phase is Phase.WARMUP
+            else (len(self.unlabelled), self.batch_size)
         )
         return -(-size // batch)
 
@@ -147,9 +155,11 @@ class TransitionDataModule(L.LightningDataModule):
         phase: Phase = trainer.lightning_module.phase  # type: ignore[assignment]
         epoch, rank, world_size = trainer.current_epoch, trainer.global_rank, trainer.world_size
         if phase is Phase.WARMUP:
-            order = epoch_order(len(self.labelled), self.seed, epoch)
+            first = epoch * self.warmup_passes
+            passes = [epoch_order(len(self.labelled), self.seed, first + i) for i in range(self.warmup_passes)]
+            order = [index for one in passes for index in one]
             make = labelled_batches(self.labelled)
-            return EpochLoader(len(self.labelled), self.warmup_batch_size, make, order, rank=rank, world_size=world_size)
+            return EpochLoader(len(order), self.warmup_batch_size, make, order, rank=rank, world_size=world_size)
         make = unlabelled_batches(
             self.unlabelled,
             self.labelled,

@@ -1,15 +1,17 @@
 """MiniGrid's DoorKey rooms as text with a fixed slot for everything: the quickstart's world.
 
-    agent 2 4 west ; key 2 3 ; door 3 1 locked ; goal 4 4
+    context     size 6 6 ; door 3 1 ; goal 4 4
+    state       agent 2 4 west ; key 2 3 ; door locked
 
-The agent turns and walks, takes the key, drops it, unlocks, opens and closes the door. A state always has the same slots in
-the same order (a carried key is ``key in hand``), so that even a tiny language model spends its capacity on what actions do.
+The agent turns and walks, takes the key, drops it, unlocks, opens and closes the door. What never changes within an episode is
+context, not state: a model that predicts states then spends its capacity on what actions do. A state always has the same slots
+in the same order (a carried key is ``key in hand``).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,20 +31,21 @@ class DoorKeyRecorder(MiniGridRecorder):
     env_ids: Sequence[str] = ROOMS
     wander: float = 0.6
 
+    def context(self, env: Any) -> str:
+        """What stays as it is: the room and where its door and goal are."""
+        places = {thing.type: f"{thing.type} {i} {j}" for i, j, thing in _things(env) if thing.type in ("door", "goal")}
+        return f"size {env.grid.width} {env.grid.height} ; {places['door']} ; {places['goal']}"
+
     def describe(self, env: Any) -> str:
-        """The simulator's full state as text, one slot a thing."""
-        slots = {"key": "in hand"}
-        for j in range(env.grid.height):
-            for i in range(env.grid.width):
-                thing = env.grid.get(i, j)
-                if thing is None or thing.type not in ("key", "door", "goal"):
-                    continue
-                slots[thing.type] = f"{i} {j}"
-                if thing.type == "door":
-                    slots["door"] += " open" if thing.is_open else " locked" if thing.is_locked else " closed"
+        """What actions change: agent, key and the door's condition."""
+        key, door = "in hand", ""
+        for i, j, thing in _things(env):
+            if thing.type == "key":
+                key = f"{i} {j}"
+            elif thing.type == "door":
+                door = "open" if thing.is_open else "locked" if thing.is_locked else "closed"
         x, y = env.agent_pos
-        agent = f"agent {x} {y} {DIRECTIONS[env.agent_dir]}"
-        return " ; ".join([agent, *(f"{name} {slots[name]}" for name in ("key", "door", "goal"))])
+        return f"agent {x} {y} {DIRECTIONS[env.agent_dir]} ; key {key} ; door {door}"
 
     def phrase(self, env: Any, action: int) -> str:
         """What an action means in the present state of the simulator."""
@@ -65,3 +68,10 @@ class DoorKeyRecorder(MiniGridRecorder):
             return DROP
         free = kind is None or (kind == "door" and ahead.is_open)
         return FORWARD if free and rng.random() < self.wander else rng.choice((LEFT, RIGHT))
+
+
+def _things(env: Any) -> Iterator[tuple[int, int, Any]]:
+    for j in range(env.grid.height):
+        for i in range(env.grid.width):
+            if (thing := env.grid.get(i, j)) is not None:
+                yield i, j, thing

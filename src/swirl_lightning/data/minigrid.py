@@ -120,6 +120,7 @@ class MiniGridRecorder:
 
     def _episode(self, env: Any, name: str, rng: random.Random) -> list[Transition]:
         kept: list[Transition] = []
+        context = self.context(env)
         for step in range(self.max_steps):
             action = self.choose(env, rng)
             before, phrase = self.describe(env), self._word(self.phrase(env, action), rng)
@@ -129,10 +130,14 @@ class MiniGridRecorder:
             if after == before and self.no_ops == "drop":
                 self.dropped_no_ops += 1
             else:
-                kept.append(Transition(before, after, phrase, episode=name, step=step))
+                kept.append(Transition(before, after, phrase, context, name, step))
             if ended or cut:
                 break
         return kept
+
+    def context(self, env: Any) -> str:
+        """What does not change within an episode and is not predicted."""
+        return ""
 
     def describe(self, env: Any) -> str:
         """The simulator's full state as text."""
