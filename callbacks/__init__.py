@@ -2,6 +2,7 @@
 
 from swirl_lightning.callbacks.benchmark_evaluation import BenchmarkEvaluation
 from swirl_lightning.callbacks.export_models import ExportModels
+from swirl_lightning.callbacks.image_samples import ImageSamples
 from swirl_lightning.callbacks.latent_action_health import LatentActionHealth
 from swirl_lightning.callbacks.phase_freezing import PhaseFreezing
 from swirl_lightning.callbacks.rollout_sampler import RolloutSampler
@@ -10,6 +11,7 @@ from swirl_lightning.callbacks.run_checkpoint import RunCheckpoint
 __all__ = [
     "BenchmarkEvaluation",
     "ExportModels",
+    "ImageSamples",
     "LatentActionHealth",
     "PhaseFreezing",
     "RolloutSampler",

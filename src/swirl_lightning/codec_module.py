@@ -43,6 +43,7 @@ class CodecModule(L.LightningModule):
         norm_groups: groups of the group norms; divides every width.
         attention: attention over the whole grid in the middle. Without it a code sees its surroundings only.
         commitment: weight of the commitment loss.
+        crop: side of the random squares that training sees before the codebook comes in; None for whole images.
         hard_share: share of a batch's pixels, the worst ones, that count once more: small things would be left out otherwise.
         continuous: share of the steps before the codebook comes in.
         restart_every: steps after which codes that were not used since become latents of the batch.
@@ -60,6 +61,7 @@ class CodecModule(L.LightningModule):
         norm_groups: int = 4,
         attention: bool = False,
         commitment: float = 0.25,
+        crop: int | None = None,
         hard_share: float = 0.02,
         continuous: float = 0.4,
         restart_every: int = 50,
@@ -83,7 +85,7 @@ class CodecModule(L.LightningModule):
         )
         self.network.quantize.legacy = False  # ``beta`` then weighs the commitment, as the paper has it
         self.network.quantize.beta = commitment
-        self.hard_share, self.continuous = hard_share, continuous
+        self.crop, self.hard_share, self.continuous = crop, hard_share, continuous
         self.restart_every, self.warmup_steps = restart_every, warmup_steps
         self._optimizer = optimizer
         self.register_buffer("used", torch.zeros(codes, dtype=torch.long), persistent=False)
@@ -121,7 +123,7 @@ class CodecModule(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         total = self.trainer.estimated_stepping_batches
         first = int(self.continuous * total)  # step at which the codebook comes in
-        images = batch.float() / 127.5 - 1
+        images = self._crop(batch, first).float() / 127.5 - 1
         image, codebook, codes, latents = self._pass(images, quantised=self.global_step >= first)
         loss: Tensor = self._reconstruction(image, images) + codebook
         if self.global_step < first:
@@ -136,6 +138,19 @@ class CodecModule(L.LightningModule):
         self.log_dict({"train/loss": loss, "train/codebook": codebook}, batch_size=len(batch))
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch))
         return loss
+
+    def _crop(self, batch: Tensor, first: int) -> Tensor:
+        """Before the codebook comes in, random squares on the grid of codes: cheaper steps. Afterwards whole images."""
+        if self.crop is None or self.global_step >= first:
+            return batch
+        cell = 2 ** (len(self.network.config.block_out_channels) - 1)
+        places = torch.randint((batch.shape[-1] - self.crop) // cell + 1, (len(batch), 2)).tolist()
+        return torch.stack(
+            [
+                image[:, y * cell : y * cell + self.crop, x * cell : x * cell + self.crop]
+                for image, (y, x) in zip(batch, places, strict=True)
+            ]
+        )
 
     def _reconstruction(self, image: Tensor, target: Tensor) -> Tensor:
         """Mean absolute error, and that of the worst pixels on top (online hard example mining, arXiv:1604.03540)."""

@@ -68,25 +68,26 @@ def load_rgb(data: bytes, *, where: str = "image", max_pixels: int = MAX_PIXELS)
     return image.convert("RGB")
 
 
-def square(image: Any, size: int) -> Any:
+def square(image: Any, size: int | None) -> Any:
     """The largest centred square of an RGB image, resized to ``size`` x ``size`` pixels (bicubic); equal sizes stay exact.
 
     Args:
         image: ``PIL.Image.Image``.
-        size: side in pixels.
+        size: side in pixels; None keeps the square's own.
 
     Returns:
         ``PIL.Image.Image``.
     """
+    side = min(image.size)
+    size = side if size is None else size
     if image.size == (size, size):
         return image
-    side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     pil = require("PIL.Image", "visual")
     return image.resize((size, size), pil.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
-def pixels(data: bytes, size: int, *, where: str = "image") -> NDArray[np.uint8]:
+def pixels(data: bytes, size: int | None, *, where: str = "image") -> NDArray[np.uint8]:
     """Pixels of an encoded image as a square, uint8 [size, size, 3]."""
     return np.asarray(square(load_rgb(data, where=where), size), dtype=np.uint8)
 
