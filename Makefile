@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format study bench clean
+.PHONY: help install quickstart quickstart-visual test lint format study bench clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,minigrid,grammar,plot,web,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,minigrid,grammar,plot,web,visual,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps bfcl-eval
 	@touch $@
 
@@ -30,6 +30,14 @@ quickstart: install ## record a simulator, warm up, run SWIRL, evaluate: one tab
 	$(BIN)/swirl fit --config configs/quickstart.yaml
 	$(BIN)/swirl study --config configs/study/quickstart.yaml
 	@echo "Look at it: $(BIN)/tensorboard --logdir $(RUN)"
+
+quickstart-visual: install ## the same in pictures: record, train an image codec, warm up, run SWIRL, table and pictures
+	$(BIN)/swirl record minigrid_images --config configs/record/quickstart-visual.yaml
+	$(BIN)/swirl codec --config configs/codec/minigrid.yaml
+	$(BIN)/swirl init --config configs/init/quickstart-visual.yaml
+	$(BIN)/swirl fit --config configs/quickstart-visual.yaml
+	$(BIN)/swirl compare "[runs/quickstart-visual]"
+	@echo "Look at runs/quickstart-visual/pictures and runs/quickstart-visual/codec/reconstructions.png"
 
 test: lint ## everything, from nothing
 	$(BIN)/python -m pytest -n 2 --dist loadfile

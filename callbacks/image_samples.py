@@ -38,9 +38,11 @@ class ImageSamples(Callback):
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SwirlModule)
-        epoch = trainer.current_epoch
-        if pl_module.phase is not Phase.WARMUP or epoch + 1 >= pl_module.schedule.warmup_epochs:
-            self._draw(trainer, pl_module, pl_module.schedule.label(epoch))
+        schedule, epoch = pl_module.schedule, trainer.current_epoch
+        if pl_module.phase is not Phase.WARMUP:
+            self._draw(trainer, pl_module, schedule.label(epoch))
+        elif epoch + 1 >= schedule.warmup_epochs:
+            self._draw(trainer, pl_module, "warmup")
 
     def _draw(self, trainer: L.Trainer, module: SwirlModule, label: str) -> None:
         transitions: list[Transition] = list(trainer.datamodule.val)  # type: ignore[attr-defined]

@@ -153,8 +153,9 @@ class CodecModule(L.LightningModule):
         )
 
     def _reconstruction(self, image: Tensor, target: Tensor) -> Tensor:
-        """Mean absolute error, and that of the worst pixels on top (online hard example mining, arXiv:1604.03540)."""
-        error = (image - target).abs().mean(1)  # [N, S, S]
+        """Mean absolute plus squared error, and that of the worst pixels on top (hard example mining, arXiv:1604.03540)."""
+        difference = image - target
+        error = (difference.abs() + difference**2).mean(1)  # [N, S, S]
         worst = error.flatten().topk(max(1, int(self.hard_share * error.numel()))).values
         return error.mean() + worst.mean()
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from swirl_lightning.benchmarks import show_state
+from swirl_lightning.codecs import Codec, ImageCodec
+from swirl_lightning.codecs.image_pixels import to_png
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.data.reader import read_transitions, unlabelled
+from swirl_lightning.pictures import animation, grid
 from swirl_lightning.types import Role, State, UnlabelledPair
 
 
@@ -34,7 +37,7 @@ def imagine(
 
     Args:
         fwm: FWM folder written by ``swirl export``.
-        state: first state; with a demonstration, default: its first state.
+        state: first state; the path of an image file in a visual world; with a demonstration, default: its first state.
         actions: actions to take, in order.
         idm: IDM folder, to infer actions from the demonstration.
         demonstration: transitions of one episode, Parquet or JSONL.
@@ -42,38 +45,69 @@ def imagine(
         context: context of the prompts.
         temperature: 0 takes the most likely next state; otherwise states are sampled.
         seed: seed of sampling.
-        out: also write the roll-out as JSON.
+        out: also write the roll-out: JSON of text; of images a folder with numbered PNG files, a strip and a GIF.
     """
     if (actions is None) == (demonstration is None):
         raise ValueError("give either --actions, or --demonstration together with --idm")
     if demonstration is not None and idm is None:
         raise ValueError("--demonstration needs --idm: who else should say which actions happened?")
     inference = inference_from_folders(fwm, idm)
+    images = isinstance(inference.codec, ImageCodec)
     truth: list[State] = []
+    current: State | None = None
+    if state is not None:
+        current = _read_image(Path(state)) if images else state
     if demonstration is not None:
         pairs = [unlabelled(row) for row in read_transitions(demonstration, columns)]
         pairs = [pair for pair in pairs if pair.episode == pairs[0].episode]
         greedy = replace(inference.sampling[Role.IDM], temperature=0.0)
         actions = [drawn[0] for drawn in inference.infer_actions(pairs, params=greedy)]
         truth = [pair.next_state for pair in pairs]
-        state = state if state is not None else str(pairs[0].state)
+        current = pairs[0].state if current is None else current
         context = context or pairs[0].context
-    if state is None:
+    if current is None:
         raise ValueError("--state is missing: where does the roll-out begin?")
     assert actions is not None
     params = replace(inference.sampling[Role.FWM], temperature=temperature)
-    current: State = state
-    steps = [{"step": 0, "action": None, "state": str(current)}]
+    steps: list[tuple[str, State]] = [("", current)]
     print(f"   0  {show_state(current)}")
     for i, action in enumerate(actions):
         here = UnlabelledPair(current, "", context, step=i)
         current = inference.predict_states([here], [action], params=params, seed=seed)[0][0]
-        agrees = f"   (as observed: {current == truth[i]})" if truth else ""
+        agrees = ""
+        if truth:
+            agrees = f"   (as observed: {inference.codec.canonical(current) == inference.codec.canonical(truth[i])})"
         print(f"{'':6}{action}\n{i + 1:4}  {show_state(current)}{agrees}")
-        steps.append({"step": i + 1, "action": action, "state": str(current)})
-    if out is not None:
+        steps.append((action, current))
+    if out is not None and images:
+        _write_images(inference.codec, steps, truth, out)
+    elif out is not None:
+        rows = [{"step": i, "action": action or None, "state": said} for i, (action, said) in enumerate(steps)]
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(steps, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_image(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"--state: there is no image {str(path)!r}; this model speaks images, so name a file")
+    return path.read_bytes()
+
+
+def _write_images(codec: Codec, steps: Sequence[tuple[str, State]], truth: Sequence[State], out: Path) -> None:
+    """Numbered PNG files, ``strip.png`` (what was observed below, if given) and ``rollout.gif``."""
+    out.mkdir(parents=True, exist_ok=True)
+    rendered = [codec.render(state) for _, state in steps]
+    pictures = [image for image in rendered if isinstance(image, bytes)]
+    for i, image in enumerate(pictures):
+        (out / f"{i:03}.png").write_bytes(image)
+    captions = [action or "start" for action, _ in steps]
+    rows = [list(zip(pictures, captions, strict=True))]
+    if truth:
+        observed = [pictures[0], *(image for image in truth if isinstance(image, bytes))]
+        rows.append([(image, "observed") for image in observed])
+    (out / "strip.png").write_bytes(to_png(grid(rows)))
+    (out / "rollout.gif").write_bytes(animation(pictures))
+    print(f"written to {out}: {len(pictures)} images, strip.png, rollout.gif")
 
 
 def main(argv: Sequence[str]) -> int:

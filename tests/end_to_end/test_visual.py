@@ -1,0 +1,152 @@
+"""An image world through every command: record, train a codec, init, fit with pictures, export, imagine."""
+
+import json
+import math
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from swirl_lightning.cli import main
+
+pytest.importorskip("diffusers")
+pytest.importorskip("minigrid")
+Image = pytest.importorskip("PIL.Image")
+
+from swirl_lightning.codecs import load_codec  # noqa: E402
+from swirl_lightning.data import read_transitions  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A tiny run; its folder holds data, codec, model and run."""
+    folder = tmp_path_factory.mktemp("visual")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWIRL_CACHE", str(folder / "cache"))
+        options = ["--env.n_episodes", "8", "--env.max_steps", "6", "--val_fraction", "0.3", "--test_fraction", "0.2"]
+        assert main(["record", "minigrid_images", "--out", str(folder / "data"), *options]) == 0
+        trainer = {
+            "accelerator": "cpu",
+            "max_epochs": 2,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "log_every_n_steps": 1,
+        }
+        codec = {
+            "seed_everything": 0,
+            "out": str(folder / "codec"),
+            "trainer": trainer,
+            "model": {"codes": 32, "channels": [4, 4, 8, 8], "restart_every": 1, "crop": 32},
+            "data": {"path": str(folder / "data"), "batch_size": 4, "max_frames": 20},
+        }
+        (folder / "codec.yaml").write_text(yaml.safe_dump(codec))
+        assert main(["codec", "--config", str(folder / "codec.yaml")]) == 0
+        sizes = ["--hidden_size", "32", "--layers", "1", "--heads", "2", "--vocab_size", "300", "--max_positions", "256"]
+        model = ["--codec", str(folder / "codec"), "--out", str(folder / "model")]
+        assert main(["init", "--data", str(folder / "data"), *model, *sizes]) == 0
+        reader = {"reader": "swirl_lightning.data.minigrid_images:read_cells"}
+        success = {"class_path": "swirl_lightning.metrics.images.DecodedSuccess", "init_args": reader}
+        settings = {
+            "seed_everything": 0,
+            "run_dir": str(folder / "run"),
+            "trainer": {
+                "accelerator": "cpu",
+                "limit_val_batches": 0,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "callbacks": [
+                    {
+                        "class_path": "swirl_lightning.callbacks.ImageSamples",
+                        "init_args": {"pairs": 2, "members": 2, "steps": 2},
+                    },
+                    {"class_path": "swirl_lightning.callbacks.RolloutSampler"},
+                    {
+                        "class_path": "swirl_lightning.callbacks.BenchmarkEvaluation",
+                        "init_args": {"limit": 3, "extra": {"world": success}},
+                    },
+                    {"class_path": "swirl_lightning.callbacks.ExportModels"},
+                ],
+            },
+            "model": {
+                "world_model": {"base": str(folder / "model")},
+                "prompts": {"fwm": ["{state}{action}\n"], "idm": ["{state}{next_state}"]},
+                "max_prompt_tokens": 160,
+                "schedule": {"warmup_epochs": 1, "iterations": 1},
+                "fwm": {"group_size": 2, "sampling": {"max_new_tokens": 67}},
+                "idm": {"group_size": 2, "sampling": {"max_new_tokens": 20}},
+            },
+            "data": {
+                "class_path": "swirl_lightning.data.TransitionDataModule",
+                "init_args": {
+                    "path": str(folder / "data"),
+                    "max_labelled": 6,
+                    "max_unlabelled": 4,
+                    "warmup_batch_size": 3,
+                    "batch_size": 2,
+                },
+            },
+        }
+        (folder / "fit.yaml").write_text(yaml.safe_dump(settings))
+        assert main(["fit", "--config", str(folder / "fit.yaml")]) == 0
+    return folder
+
+
+def test_the_codec_reports_what_it_measured(run):
+    report = json.loads((run / "codec" / "report.json").read_text())
+    assert set(report) == {"psnr", "ssim", "codes_used", "code_perplexity"}
+    assert 1 <= report["codes_used"] <= 32
+    assert report["psnr"] > 0
+    assert Image.open(run / "codec" / "reconstructions.png").height == 128
+
+
+def test_every_phase_is_measured_in_tokens_and_in_the_world(run):
+    rows = [json.loads(line) for line in (run / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows if row["decoding"] == "greedy"] == ["warmup", "swirl-1-fwm", "swirl-1-idm"]
+    for row in rows:
+        assert {"exact_match", "token_accuracy", "changed_accuracy", "copy_rate", "world"} <= set(row["fwm"])
+        assert "bleu" not in row["fwm"]
+        assert row["copy"]["copy_rate"] == 1.0
+        assert all(math.isfinite(value) for value in row["fwm"].values())
+
+
+def test_pictures_go_to_files_and_tensorboard(run):
+    pictures = run / "run" / "pictures"
+    for label in ("warmup", "swirl-1-fwm", "swirl-1-idm"):
+        groups = Image.open(pictures / f"groups-{label}.png")
+        assert groups.width > 4 * 128
+        assert groups.height > 2 * 128
+        assert Image.open(pictures / f"rollout-{label}.gif").n_frames >= 2
+    events = EventAccumulator(str(run / "run"))
+    events.Reload()
+    assert {"pictures/groups", "pictures/rollout"} <= set(events.Tags()["images"])
+
+
+def test_imagine_writes_images_a_strip_and_a_gif(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SWIRL_CACHE", str(tmp_path / "cache"))
+    first = tmp_path / "first.png"
+    first.write_bytes(read_transitions(run / "data")[0].state)
+    fwm = ["--fwm", str(run / "run" / "export" / "last" / "fwm")]
+    actions = ["--actions", "[turn left, turn left, move forward]", "--out", str(tmp_path / "out")]
+    assert main(["imagine", *fwm, "--state", str(first), *actions]) == 0
+    assert (tmp_path / "out" / "000.png").read_bytes() == first.read_bytes()
+    assert [Image.open(tmp_path / "out" / f"00{i}.png").size for i in range(4)] == [(64, 64)] * 4
+    assert Image.open(tmp_path / "out" / "rollout.gif").format == "GIF"
+    assert Image.open(tmp_path / "out" / "strip.png").width > 4 * 128
+    assert main(["imagine", *fwm, "--state", "nowhere.png", *actions]) == 1
+    assert "there is no image 'nowhere.png'" in capsys.readouterr().err
+
+
+def test_an_export_stands_alone(run, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setenv("SWIRL_CACHE", str(tmp_path / "cache"))
+    folder = run / "run" / "export" / "last" / "fwm"
+    codec = load_codec(folder)
+    assert codec.images.codes == 32
+    assert AutoModelForCausalLM.from_pretrained(folder).config.vocab_size == codec.vocab_size
+
+
+def test_text_and_image_models_are_not_mixed_up(run, tmp_path, capsys):
+    assert main(["init", "--data", str(run / "data"), "--out", str(tmp_path / "m")]) == 1
+    assert "holds images: give --codec" in capsys.readouterr().err
