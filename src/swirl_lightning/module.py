@@ -13,7 +13,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -295,8 +295,17 @@ class SwirlModule(L.LightningModule):
     def _maybe_end_warmup(self, thresholds: dict[str, float]) -> dict[str, float]:
         """Makes this epoch the warm-up's last where the roles are good enough; returns their shares of right answers."""
         pairs: Sequence[Transition] = self.trainer.datamodule.val  # type: ignore[attr-defined]
-        right = {role: self.inference.exact_match(Role(role), pairs) for role in thresholds}
-        if all(right[role] >= least for role, least in thresholds.items()):
+        right: dict[str, float] = {}
+        for role, least in thresholds.items():
+            right[role] = self.inference.exact_match(Role(role), pairs)
+            if right[role] < least:  # the roles after it need not be asked
+                if self.current_epoch + 1 == self.schedule.warmup_epochs:
+                    rank_zero_warn(
+                        f"the warm-up is over, and the {role.upper()} is right on {right[role]:.1%} of the validation pairs, "
+                        f"not on {least:.1%} (warmup_until): SWIRL gains little from a weak pair; more epochs or labels"
+                    )
+                break
+        else:
             shares = ", ".join(f"{role.upper()} {share:.1%}" for role, share in right.items())
             rank_zero_info(f"right on the validation pairs: {shares}; the warm-up ends after {self.current_epoch + 1} epochs")
             if self.current_epoch + 1 < self.schedule.warmup_epochs:

@@ -70,6 +70,16 @@ def test_episodes_without_actions_are_for_swirl_only(data):
     assert len(module.labelled) + len(module.val) + len(module.test) == 40
 
 
+def test_warmup_epochs_of_so_many_batches_go_on_where_the_last_one_stopped(data):
+    module = data(max_labelled=10, warmup_batch_size=4, warmup_batches=3)
+    module.setup()
+    seen = [index for epoch in range(5) for index in module._warmup_order(epoch)]
+    assert len(seen) == 5 * 3 * 4
+    assert all(sorted(seen[at : at + 10]) == list(range(10)) for at in range(0, 60, 10))  # whole passes, in a row
+    with pytest.raises(ValueError, match="warmup_batches must be at least 1"):
+        data(warmup_batches=0)
+
+
 def test_caps_draw_from_all_episodes_of_a_split(data):
     whole, capped = data(), data(max_labelled=30, max_val=3)
     whole.setup()

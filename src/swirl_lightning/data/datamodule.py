@@ -35,8 +35,8 @@ class TransitionDataModule(L.LightningDataModule):
         max_val: likewise, validation transitions.
         max_test: likewise, test transitions.
         warmup_batch_size: transitions of a warm-up batch, over all processes.
-        warmup_passes: passes over the labelled transitions that make one warm-up epoch; more where labels are few, since
-            evaluation and checkpoints come once an epoch.
+        warmup_batches: batches of a warm-up epoch, after which evaluation and checkpoints come; the next epoch goes on where
+            the last one stopped. None is one pass over the labelled transitions.
         batch_size: pairs (groups) of a SWIRL batch, over all processes.
         replay_batch_size: labelled transitions beside every SWIRL batch, over all processes; 0 is the paper.
         eval_batch_size: transitions of an evaluation batch.
@@ -55,18 +55,20 @@ class TransitionDataModule(L.LightningDataModule):
         max_val: int | None = None,
         max_test: int | None = None,
         warmup_batch_size: int = 32,
-        warmup_passes: int = 1,
+        warmup_batches: int | None = None,
         batch_size: int = 16,
         replay_batch_size: int = 0,
         eval_batch_size: int = 64,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if warmup_batches is not None and warmup_batches < 1:
+            raise ValueError(f"data.warmup_batches must be at least 1, got {warmup_batches}")
         self.path = path
         self.columns: Columns = columns or {}
         self.labelled_fraction, self.val_fraction, self.test_fraction = labelled_fraction, val_fraction, test_fraction
         self.caps = {"labelled": max_labelled, "unlabelled": max_unlabelled, "val": max_val, "test": max_test}
-        self.warmup_batch_size, self.warmup_passes, self.batch_size = warmup_batch_size, warmup_passes, batch_size
+        self.warmup_batch_size, self.warmup_batches, self.batch_size = warmup_batch_size, warmup_batches, batch_size
         self.replay_batch_size, self.eval_batch_size, self.seed = replay_batch_size, eval_batch_size, seed
         self.labelled: Sequence[Transition] = ()
         self.unlabelled: Sequence[UnlabelledPair] = ()
@@ -141,12 +143,19 @@ class TransitionDataModule(L.LightningDataModule):
 
     def steps_per_epoch(self, phase: Phase) -> int:
         """Batches of an epoch of a phase."""
-        size, batch = (
-            (len(self.labelled) * self.warmup_passes, self.warmup_batch_size)
-            if phase is Phase.WARMUP
-            else (len(self.unlabelled), self.batch_size)
-        )
-        return -(-size // batch)
+        if phase is Phase.WARMUP:
+            return self.warmup_batches or -(-len(self.labelled) // self.warmup_batch_size)
+        return -(-len(self.unlabelled) // self.batch_size)
+
+    def _warmup_order(self, epoch: int) -> list[int]:
+        """Indices of an epoch out of the endless row of passes over the labelled transitions, each in an order of its own."""
+        size = len(self.labelled)
+        if self.warmup_batches is None:
+            return epoch_order(size, self.seed, epoch)
+        span = self.warmup_batches * self.warmup_batch_size
+        first, last = epoch * span // size, ((epoch + 1) * span - 1) // size
+        passes = [index for number in range(first, last + 1) for index in epoch_order(size, self.seed, number)]
+        return passes[epoch * span - first * size :][:span]
 
     @override
     def train_dataloader(self) -> EpochLoader:
@@ -155,9 +164,7 @@ class TransitionDataModule(L.LightningDataModule):
         phase: Phase = trainer.lightning_module.phase  # type: ignore[assignment]
         epoch, rank, world_size = trainer.current_epoch, trainer.global_rank, trainer.world_size
         if phase is Phase.WARMUP:
-            first = epoch * self.warmup_passes
-            passes = [epoch_order(len(self.labelled), self.seed, first + i) for i in range(self.warmup_passes)]
-            order = [index for one in passes for index in one]
+            order = self._warmup_order(epoch)
             make = labelled_batches(self.labelled)
             return EpochLoader(len(order), self.warmup_batch_size, make, order, rank=rank, world_size=world_size)
         make = unlabelled_batches(

@@ -33,6 +33,7 @@ PARAPHRASES = {
     "turn right": ("turn right", "rotate right", "face right"),
     "move forward": ("move forward", "go ahead", "step forward"),
     "pick up": ("pick up", "take", "grab"),
+    "take": ("take", "grab", "pick up"),
     "drop": ("drop", "put down", "release"),
     "open": ("open", "pull open"),
     "close": ("close", "shut"),

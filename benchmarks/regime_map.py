@@ -1,0 +1,127 @@
+"""When SWIRL and when pseudo-labels? The FWM's gain of each method against the quality of the judge it started with.
+
+    python benchmarks/regime_map.py --out runs/regime
+
+Worlds: DoorKey rooms as they are, with transitions made ambiguous (a share of actions slips) and with actions worded in several
+ways. Warm-ups of several lengths give judges of several qualities. From each, one iteration of every method. Finished cells are
+not run again. Writes ``regime.json`` and ``regime.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from swirl_lightning.commands.study import Method, Study
+
+WORLDS: dict[str, list[str]] = {
+    "plain": [],
+    "a fifth of the actions slips": ["--env.slip", "0.2"],
+    "actions in several wordings": ["--env.wording", "varied"],
+}
+METHODS = [
+    Method("Phase I", {"model.schedule.order": ["fwm"], "model.schedule.iterations": 1}),
+    Method("pseudo-labels", {"model.schedule.order": ["pseudo"], "model.schedule.iterations": 1}),
+    Method(
+        "Phase I + likelihood", {"model.schedule.order": ["fwm"], "model.schedule.iterations": 1, "model.fwm.nll_weight": 1.0}
+    ),
+]
+EVALUATION = {"class_path": "swirl_lightning.callbacks.BenchmarkEvaluation", "init_args": {"splits": ["test"]}}
+EXPORT = {"class_path": "swirl_lightning.callbacks.ExportModels"}
+
+
+def run_world(name: str, options: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Records a world, runs all its cells; a row for each warm-up and method."""
+    slug = name.replace(" ", "-")
+    data, model = args.out / slug / "data", args.out / slug / "model"
+    swirl = [sys.executable, "-m", "swirl_lightning"]
+    if not data.is_dir():
+        subprocess.run(
+            [*swirl, "record", "doorkey", "--config", "configs/record/quickstart.yaml", "--out", str(data), *options],
+            check=True,
+        )
+    if not model.is_dir():
+        subprocess.run(
+            [*swirl, "init", "--config", "configs/init/quickstart.yaml", "--data", str(data), "--out", str(model)], check=True
+        )
+    rows = []
+    for epochs in args.warmups:
+        study = Study(
+            base=Path("configs/quickstart.yaml"),
+            out=args.out / slug / f"warmup-{epochs}",
+            methods=METHODS,
+            seeds=args.seeds,
+            seed_options=["seed_everything", "data.init_args.seed", "model.world_model.seed"],
+            workers=args.workers,
+            overrides={
+                "data.init_args.path": str(data),
+                "model.world_model.base": str(model),
+                "trainer.callbacks": [EVALUATION],
+            },
+            warmup_overrides={
+                "model.warmup_until": None,
+                "model.schedule.warmup_epochs": epochs,
+                "trainer.callbacks": [EVALUATION, EXPORT],
+            },
+            title=f"{name}, {epochs} warm-up epochs",
+        )
+        report = {row["method"]: row for row in study.run()["rows"]}
+        start = report["sft"]
+        for method in METHODS:
+            rows.append(
+                {
+                    "world": name,
+                    "warmup_epochs": epochs,
+                    "method": method.name,
+                    "idm": start["idm"]["exact_match"],
+                    "fwm": start["fwm"]["exact_match"],
+                    "gain": report[method.name]["fwm"]["exact_match"] - start["fwm"]["exact_match"],
+                }
+            )
+    return rows
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """One panel a world: absolute gain in the FWM's exact match against the judge's."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    worlds = list(dict.fromkeys(row["world"] for row in rows))
+    figure, axes = plt.subplots(1, len(worlds), figsize=(4.2 * len(worlds), 3.8), sharey=True, squeeze=False)
+    for axis, world in zip(axes[0], worlds, strict=True):
+        for method, marker in zip(METHODS, "o^s", strict=True):
+            points = sorted((r["idm"], r["gain"], r["fwm"]) for r in rows if (r["world"], r["method"]) == (world, method.name))
+            axis.plot([p[0] for p in points], [p[1] for p in points], marker=marker, label=method.name)
+        for idm, fwm in {(r["idm"], r["fwm"]) for r in rows if r["world"] == world}:
+            axis.annotate(f"FWM {fwm:.2f}", (idm, 0), fontsize=7, rotation=90, ha="center", va="bottom", color="grey")
+        axis.axhline(0, color="grey", linewidth=0.8)
+        axis.set(title=world, xlabel="IDM exact match after the warm-up (the judge)")
+    axes[0][0].set_ylabel("gain in FWM exact match")
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Run all cells and draw them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/regime"))
+    parser.add_argument("--warmups", type=int, nargs="+", default=[40, 55, 70, 100], help="warm-up epochs, of eight batches")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    rows = [row for name, options in WORLDS.items() for row in run_world(name, options, args)]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "regime.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    draw(rows, args.out / "regime.png")
+    print(f"{len(rows)} points: {args.out}/regime.json and regime.png")
+
+
+if __name__ == "__main__":
+    main()
