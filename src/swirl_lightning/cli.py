@@ -80,6 +80,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     from swirl_lightning.callbacks import PhaseFreezing, RunCheckpoint
     from swirl_lightning.checkpointing import AtomicCheckpointIO
     from swirl_lightning.module import SwirlModule
+    from swirl_lightning.strategies import register
 
     class SwirlCLI(LightningCLI):
         """LightningCLI with a run folder, an epoch count that follows the phase schedule, and safe checkpoints."""
@@ -115,6 +116,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     for known in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
     assert swirl_lightning.data
+    register()
     return SwirlCLI(
         SwirlModule,
         swirl_lightning.data.TransitionDataModule,

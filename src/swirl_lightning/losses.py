@@ -13,9 +13,9 @@ from swirl_lightning.experience import collect
 from swirl_lightning.inference import Inference
 from swirl_lightning.objectives.grpo import normaliser
 from swirl_lightning.optimise import LossPart, policy_parts, supervised_parts
-from swirl_lightning.phase_log import experience_values, loss_values
+from swirl_lightning.phase_log import COUNT, experience_values, loss_values
+from swirl_lightning.ranks import sum_over_ranks
 from swirl_lightning.settings import RoleSettings
-from swirl_lightning.strategies import sum_over_ranks
 from swirl_lightning.types import Batch, Experience, Role, SamplingParams, ScoredRow, Transition, UnlabelledPair
 from swirl_lightning.world_model.pair import REFERENCE
 
@@ -23,6 +23,8 @@ from swirl_lightning.world_model.pair import REFERENCE
 @dataclass(frozen=True)
 class PhaseLosses:
     """Sends the losses of a step backward and says what is worth logging; the caller steps the optimizer.
+
+    What the methods return are this rank's sums: :func:`swirl_lightning.phase_log.summary` makes values of those of all ranks.
 
     Attributes:
         inference: the models.
@@ -51,7 +53,7 @@ class PhaseLosses:
     def supervised(
         self, role: Role, tasks: Mapping[Role, float], transitions: Sequence[Transition], name: str, epoch: int
     ) -> dict[str, float]:
-        """Sends the supervised loss of ``tasks`` (with their weights) through the model of ``role``: means per token."""
+        """Sends the supervised loss of ``tasks`` (with their weights) through the model of ``role``: this rank's part of it."""
         groups = [[self.rows(task, transition, epoch) for task in tasks] for transition in transitions]
         lengths = [len(row.ids) - row.start for group in groups for row in group]
         totals = [sum_over_ranks(float(sum(lengths[i :: len(tasks)]))) for i in range(len(tasks))]
@@ -69,9 +71,7 @@ class PhaseLosses:
         # with replay this is SFT on the merged data, without it SFT continued on pseudo-labels (arXiv:2506.06006)
         return self.supervised(Role.FWM, {Role.FWM: 1.0}, [*labelled, *batch.labelled], "nll", epoch)
 
-    def swirl(
-        self, role: Role, batch: Batch, epoch: int, step: Callable[[bool], dict[str, float]]
-    ) -> tuple[Experience, dict[str, float]]:
+    def swirl(self, role: Role, batch: Batch, epoch: int, step: Callable[[bool], None]) -> tuple[Experience, dict[str, float]]:
         """One GRPO step of a policy (arXiv:2602.06130, Algorithm 1).
 
         Args:
@@ -81,7 +81,7 @@ class PhaseLosses:
             step: steps the optimizer; told whether this is the batch's last step.
 
         Returns:
-            The rollouts, and values to log.
+            The rollouts, and sums to log.
 
         Raises:
             NonFiniteRewardError: if a reward is not finite and ``skip_nonfinite`` is off.
@@ -118,9 +118,11 @@ class PhaseLosses:
                 )
                 values |= loss_values(self._send(parts))
             values |= self._extra(role, experience, batch.labelled, epoch)
-            values |= step(inner + 1 == settings.inner_epochs)
+            step(inner + 1 == settings.inner_epochs)
         experience.seconds["policy"] = time.perf_counter() - clock
-        return experience, values | {f"time/{part}": spent for part, spent in experience.seconds.items()}
+        for part, spent in experience.seconds.items():
+            values |= {f"time/{part}": spent, f"time/{part}{COUNT}": 1.0}
+        return experience, values
 
     def _reference_logprobs(self, role: Role, experience: Experience) -> Tensor:
         """Log-probabilities of the members under the reference policy, [B, G, T], at the sampling temperature."""

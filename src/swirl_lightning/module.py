@@ -25,11 +25,12 @@ from swirl_lightning.experience import NonFiniteRewardError
 from swirl_lightning.inference import Inference
 from swirl_lightning.losses import PhaseLosses
 from swirl_lightning.optim import PhaseLR
-from swirl_lightning.phase_log import write_sample
+from swirl_lightning.phase_log import COUNT, summary, write_sample
 from swirl_lightning.prompts import PromptBuilder, PromptTemplates
+from swirl_lightning.ranks import add_over_ranks, reduce_gradients
 from swirl_lightning.schedule import PhaseSchedule
 from swirl_lightning.settings import RoleSettings
-from swirl_lightning.strategies import reduce_gradients
+from swirl_lightning.strategies import check_strategy
 from swirl_lightning.types import (
     Batch,
     Experience,
@@ -42,8 +43,7 @@ from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.scorer import CausalScorer, scoring_path
 
-_WARMUP = "warmup"
-_OPTIMIZERS: dict[str, int] = {_WARMUP: 0, Role.FWM: 1, Role.IDM: 2}
+_OPTIMIZERS: dict[str, int] = {Phase.WARMUP: 0, Phase.FWM: 1, Phase.PSEUDO: 1, Phase.IDM: 2}
 
 
 def _adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -127,6 +127,7 @@ class SwirlModule(L.LightningModule):
         self.last_experience: Experience | None = None  # this step's, for callbacks
         self._batch = Batch()  # this step's
         self._skipped_parts = 0  # losses and gradients of this step that were not finite
+        self._step_values: dict[str, float] = {}  # gradient norm and learning rate of the last step, equal on every rank
 
     # ------------------------------------------------------------------ set-up
 
@@ -203,6 +204,7 @@ class SwirlModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             check_trainer(self.trainer, self._policies(), self.roles)
+        check_strategy(self.trainer.strategy)
 
     @override
     def on_fit_start(self) -> None:
@@ -220,7 +222,7 @@ class SwirlModule(L.LightningModule):
             self.world_model.start_joint_warmup()
         if phase in (Phase.FWM, Phase.IDM) and self._takes_snapshot(epoch):
             self.world_model.snapshot(Role(phase.value))
-        scheduler = self.lr_schedulers()[self._optimizer_index(phase)]  # type: ignore[index]
+        scheduler = self.lr_schedulers()[_OPTIMIZERS[phase]]  # type: ignore[index]
         first_warmup = phase is Phase.WARMUP and epoch == 0
         if isinstance(scheduler, PhaseLR) and (phase is not Phase.WARMUP or first_warmup):
             epochs = self.schedule.warmup_epochs if phase is Phase.WARMUP else 1
@@ -230,7 +232,7 @@ class SwirlModule(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         if self.phase is Phase.WARMUP and self.current_epoch + 1 >= self.schedule.warmup_epochs:
             self.world_model.end_joint_warmup()
-            self._raw_optimizer(_WARMUP).state.clear()  # moments of a finished phase are dead weight
+            self.optimizers(use_pl_optimizer=False)[_OPTIMIZERS[Phase.WARMUP]].state.clear()  # type: ignore[index]  # moments of a finished phase are dead weight
 
     def _takes_snapshot(self, epoch: int) -> bool:
         """The reference is the policy as it stood when the iteration began.
@@ -239,16 +241,6 @@ class SwirlModule(L.LightningModule):
         shared weights Phase I has already moved them, so the snapshot is taken at the iteration's first phase only.
         """
         return self.world_model.config.storage != "shared" or self.schedule.starts_iteration(epoch)
-
-    def _optimizer_index(self, phase: Phase) -> int:
-        if phase is Phase.WARMUP:
-            return _OPTIMIZERS[_WARMUP]
-        return _OPTIMIZERS[Role.FWM if phase is Phase.PSEUDO else Role(phase.value)]
-
-    def _raw_optimizer(self, name: str) -> Optimizer:
-        optimizers = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizers, list)
-        return optimizers[_OPTIMIZERS[name]]
 
     # ------------------------------------------------------------------ training
 
@@ -259,45 +251,47 @@ class SwirlModule(L.LightningModule):
         # dropout draws from the global generator: from now on what it draws depends on the step only, resumed or not
         torch.manual_seed(seeded_generator(self.run_seed, self.current_epoch, batch_idx, self.global_rank).initial_seed())
         if phase is Phase.WARMUP:
-            values = self._warmup_step(batch)
+            sums = self._warmup_losses(batch)
+            self._step(phase)
         elif phase is Phase.PSEUDO:
-            values = self.losses.pseudo(batch, self.pseudo_temperature, self.current_epoch) | self._step(phase)
+            sums = self.losses.pseudo(batch, self.pseudo_temperature, self.current_epoch)
+            self._step(phase)
         else:
-            values = self._swirl_step(Role(phase.value), batch)
-        values["time/step"] = time.perf_counter() - started
+            sums = self._swirl_step(Role(phase.value), batch)
+        sums |= {"time/step": time.perf_counter() - started, f"time/step{COUNT}": 1.0}
+        sums["nonfinite"] = float(self._skipped_parts)
+        values = summary(add_over_ranks(sums)) | self._step_values
         if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until:
             values |= self._maybe_end_warmup(self.warmup_until)
         values["iteration"] = float(self.iteration)
-        values["nonfinite"] = float(self._skipped_parts)
         self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
 
-    def _warmup_step(self, batch: Batch) -> dict[str, float]:
+    def _warmup_losses(self, batch: Batch) -> dict[str, float]:
         if self.warmup == "joint":  # both prompts begin with the state, which is computed once
             tasks = {Role.FWM: 1.0, Role.IDM: self.warmup_idm_weight}
-            values = self.losses.supervised(Role.FWM, tasks, batch.labelled, "nll", self.current_epoch)
-        else:
-            values = {}
-            for role in Role:
-                name = f"{role.value}_nll"
-                values |= self.losses.supervised(role, {role: 1.0}, batch.labelled, name, self.current_epoch)
-        return values | self._step(Phase.WARMUP)
+            return self.losses.supervised(Role.FWM, tasks, batch.labelled, "nll", self.current_epoch)
+        sums: dict[str, float] = {}
+        for role in Role:
+            sums |= self.losses.supervised(role, {role: 1.0}, batch.labelled, f"{role.value}_nll", self.current_epoch)
+        return sums
 
     def _swirl_step(self, role: Role, batch: Batch) -> dict[str, float]:
         try:
-            self.last_experience, values = self.losses.swirl(
+            self.last_experience, sums = self.losses.swirl(
                 role, batch, self.current_epoch, lambda last: self._step(Phase(role.value), ticks=last)
             )
         except NonFiniteRewardError as error:
             self._write_sample(error.sample)
             raise
-        return values
+        return sums
 
     def _maybe_end_warmup(self, thresholds: dict[str, float]) -> dict[str, float]:
         """Makes this epoch the warm-up's last where the roles are good enough; returns their shares of right answers."""
         pairs: Sequence[Transition] = self.trainer.datamodule.val  # type: ignore[attr-defined]
         right: dict[str, float] = {}
         for role, least in thresholds.items():
-            right[role] = self.inference.exact_match(Role(role), pairs)
+            share = self.inference.exact_match(Role(role), pairs)
+            right[role] = self.trainer.strategy.broadcast(share)  # one decision, whatever another machine's rounding
             if right[role] < least:  # the roles after it need not be asked
                 if self.current_epoch + 1 == self.schedule.warmup_epochs:
                     rank_zero_warn(
@@ -327,20 +321,20 @@ class SwirlModule(L.LightningModule):
         if epochs < self.schedule.warmup_epochs:
             self._shorten_warmup(epochs)
 
-    def _step(self, phase: Phase, *, ticks: bool = True) -> dict[str, float]:
+    def _step(self, phase: Phase, *, ticks: bool = True) -> None:
         """Reduces over ranks, clips, steps the phase's optimizer and its schedule.
 
         Only the last step of a batch advances ``global_step`` (``ticks``), which so counts batches: checkpoints by step
         and TensorBoard rely on it.
         """
-        index = self._optimizer_index(phase)
+        index = _OPTIMIZERS[phase]
         optimizer = self.optimizers()[index]  # type: ignore[index]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        reduce_gradients(self.trainer, parameters)
+        reduce_gradients(parameters)
         parameters = [p for p in parameters if p.grad is not None]
         clip = math.inf if self.gradient_clip is None else self.gradient_clip
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip)) if parameters else 0.0
-        values = {"grad_norm": norm, "lr": float(optimizer.param_groups[0]["lr"])}
+        self._step_values = {"grad_norm": norm, "lr": float(optimizer.param_groups[0]["lr"])}
         if not math.isfinite(norm):
             self._nonfinite("gradient norm", norm)
             for parameter in parameters:
@@ -352,11 +346,11 @@ class SwirlModule(L.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         if ticks:
             self.lr_schedulers()[index].step()  # type: ignore[index]
-        return values
 
     # ------------------------------------------------------------------ reports
 
     def _log_values(self, phase: Phase, values: dict[str, float], size: int) -> None:
+        size = max(1, size)  # a rank's share may be empty; the values are of all ranks
         self.log_dict({f"{phase.value}/{name}": value for name, value in values.items()}, batch_size=size)
         bar = {name: values[name] for name in ("reward", "kl", "nll") if name in values}
         self.log_dict({f"bar/{name}": value for name, value in bar.items()}, prog_bar=True, logger=False, batch_size=size)
@@ -382,8 +376,9 @@ class SwirlModule(L.LightningModule):
         for role in Role:
             rows = [[self.losses.rows(role, transition, self.current_epoch)] for transition in batch]
             scores = self.inference.score_rows(role, rows)
-            nll = -float(scores.logprobs.sum() / scores.mask.sum())
-            self.log(f"{split}/{role.value}_nll", nll, batch_size=len(batch), sync_dist=True)
+            tokens = int(scores.mask.sum())
+            nll = -float(scores.logprobs.sum()) / max(1, tokens)
+            self.log(f"{split}/{role.value}_nll", nll, batch_size=tokens, sync_dist=True)  # a mean over all tokens
 
     @override
     def validation_step(self, batch: Sequence[Transition], batch_idx: int) -> None:

@@ -7,57 +7,82 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from swirl_lightning.objectives.bounds import elbo_estimate, mutual_information_bound
 from swirl_lightning.types import Batch, Experience, Role, Transition, UnlabelledPair
 
+COUNT = "/count"  # beside the sum of a mean: what to divide by
+
 
 def experience_values(experience: Experience, reference: Tensor | None) -> dict[str, float]:
-    """Rewards, advantages, lengths, shares and the phase's variational bound (arXiv:2602.06130, Theorems 3.1, 3.2).
+    """Rewards, advantages, lengths, shares and what the variational bounds need (arXiv:2602.06130, Theorems 3.1, 3.2).
 
     Args:
-        experience: the step's rollouts.
+        experience: the step's rollouts; a rank's share may be empty.
         reference: log-probabilities under the reference policy, [B, G, T], or None.
 
     Returns:
-        Means over the batch; bounds in nats per transition.
+        Sums that add up over ranks, those of means with their counts: see :func:`summary`.
     """
     rewards, trajectory = experience.rewards, experience.trajectory
-    distinct = sum(len({row.ids for row in group}) for group in experience.groups)
-    values = {
-        "reward": float(rewards.mean()),
-        "reward_std": float(rewards.std(dim=1).mean()),
-        "advantage_spread": float((experience.advantages.amax(1) - experience.advantages.amin(1)).mean()),
-        "length": float(trajectory.lengths.float().mean()),
-        "truncated_share": float((~trajectory.finished).float().mean()),
-        "zero_spread_share": float(experience.zero_spread.float().mean()),
-        "clamped_share": float(experience.clamped.float().mean()),
-        "distinct_share": distinct / rewards.numel(),
-        "cut_tokens": float(experience.cut_tokens),
-    }
+    distinct = float(sum(len({row.ids for row in group}) for group in experience.groups))
+    sums: dict[str, float] = {}
+
+    def mean(name: str, values: Tensor) -> None:
+        sums[name], sums[name + COUNT] = float(values.double().sum()), float(values.numel())
+
+    mean("reward", rewards)
+    mean("reward_std", rewards.std(dim=1))
+    mean("advantage_spread", experience.advantages.amax(1) - experience.advantages.amin(1))
+    mean("length", trajectory.lengths)
+    mean("truncated_share", ~trajectory.finished)
+    mean("zero_spread_share", experience.zero_spread)
+    mean("clamped_share", experience.clamped)
+    sums |= {"distinct_share": distinct, "distinct_share" + COUNT: float(rewards.numel())}
+    sums["cut_tokens"] = float(experience.cut_tokens)
     assert experience.judged is not None
     assert experience.skipped is not None
-    values["skipped"] = float(experience.skipped.sum())
+    sums["skipped"] = float(experience.skipped.sum())
     judged = experience.judged[~experience.skipped]  # [n]
     if experience.role is Role.FWM:
         assert experience.latent_logprob is not None
-        values["latent_entropy"] = -float(experience.latent_logprob.mean())
-        values["information_bound"] = float(mutual_information_bound(judged, experience.latent_logprob))
+        mean("latent_entropy", -experience.latent_logprob)
+        mean("judged", judged)
     elif reference is not None:
         sampled = trajectory.logprobs.sum(-1)[~experience.skipped]
         prior = reference.sum(-1)[~experience.skipped]
-        values["elbo"] = float(elbo_estimate(judged, sampled, prior))
-    return values
+        elbo = float(elbo_estimate(judged, sampled, prior)) if len(judged) else 0.0
+        sums |= {"elbo": elbo * len(judged), "elbo" + COUNT: float(len(judged))}
+    return sums
 
 
 def loss_values(sums: Mapping[str, float]) -> dict[str, float]:
-    """Means out of a step's additive statistics."""
-    tokens = max(1.0, sums.get("tokens", 0.0))
+    """A step's additive statistics, per token where that is meant, as :func:`summary` takes them."""
     per_token = ("kl", "clip_low", "clip_high", "ratio", "entropy", "mismatch")
-    values = {name: sums[name] / tokens for name in per_token if name in sums}
+    values: dict[str, float] = {}
+    for name in per_token:
+        if name in sums:
+            values |= {name: sums[name], name + COUNT: sums.get("tokens", 0.0)}
     if "loss" in sums:
         values["loss"] = sums["loss"]
+    return values
+
+
+def summary(sums: Mapping[str, float]) -> dict[str, float]:
+    """Values to log, out of sums over all ranks.
+
+    A sum with a count becomes a mean; the bounds are in nats per transition.
+    """
+    values = {
+        name: total / max(1.0, sums[name + COUNT]) if name + COUNT in sums else total
+        for name, total in sums.items()
+        if not name.endswith(COUNT)
+    }
+    if "judged" in values:
+        judged, latent = torch.tensor(values.pop("judged")), torch.tensor(-values["latent_entropy"])
+        values["information_bound"] = float(mutual_information_bound(judged, latent))
     return values
 
 

@@ -1,48 +1,43 @@
-"""What data-parallel training needs beyond Lightning's own strategies."""
+"""What makes ``--trainer.strategy ddp`` and ``fsdp`` work with two models that take turns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-import lightning as L
-import torch
 import torch.distributed as dist
-from torch import nn
-from torch.distributed.tensor import DTensor
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, StrategyRegistry
+from typing_extensions import override
 
 
-def sum_over_ranks(value: float) -> float:
-    """Sum of a number over all ranks; the number itself in a single process."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return value
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    total = torch.tensor(value, dtype=torch.float64, device=device)
-    dist.all_reduce(total)
-    return float(total)
+class ReplicatedStrategy(DDPStrategy):
+    """``--trainer.strategy ddp``: every rank holds all weights; gradients of the phase's model are added up before its step.
 
-
-def reduce_gradients(trainer: L.Trainer, parameters: Sequence[nn.Parameter]) -> None:
-    """Adds gradients up over ranks, in place. Losses are divided by the global batch already, so a sum is right.
-
-    Sharded parameters (FSDP2) are reduced in their backward pass and left alone here. A rank without a gradient (an empty
-    batch) contributes zeros.
-
-    Args:
-        trainer: tells the number of ranks.
-        parameters: those of the phase, equal on every rank.
+    Nothing is wrapped. DistributedDataParallel either stops at parameters that a phase leaves unused, or looks for them in
+    every backward pass, and it silently never reduces those that are frozen when it wraps; a SWIRL step moreover runs several
+    backward passes, each of which it would reduce.
     """
-    if trainer.world_size == 1:
-        return
-    plain = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
-    for parameter in plain:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    if plain:
-        flat = torch.cat([p.grad.reshape(-1) for p in plain if p.grad is not None])
-        dist.all_reduce(flat)
-        offset = 0
-        for parameter in plain:
-            assert parameter.grad is not None
-            size = parameter.numel()
-            parameter.grad.copy_(flat[offset : offset + size].view_as(parameter))
-            offset += size
+
+    @override
+    def configure_ddp(self) -> None:
+        """Makes the ranks' weights equal, once."""
+        assert self.model is not None
+        for tensor in [*self.model.parameters(), *self.model.buffers()]:
+            dist.broadcast(tensor.detach(), src=0)
+
+
+def register() -> None:
+    """Lets ``ddp``, which ``auto`` also chooses for several devices, mean :class:`ReplicatedStrategy` in this process."""
+    StrategyRegistry.register("ddp", ReplicatedStrategy, description=ReplicatedStrategy.__doc__, override=True)
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuses strategies under which two models that take turns diverge, hang or stop.
+
+    Raises:
+        ValueError: naming the strategies to use.
+    """
+    if isinstance(strategy, ParallelStrategy) and not isinstance(strategy, ReplicatedStrategy):
+        raise ValueError(
+            f"trainer.strategy: {type(strategy).__name__} cannot train two models that take turns under manual optimisation; "
+            "set it to ddp, fsdp or auto (from Python: swirl_lightning.strategies.ReplicatedStrategy() or ShardedStrategy())"
+        )

@@ -1,6 +1,5 @@
 """The order of an epoch: a permutation, shared by ranks, resumable at any batch."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +55,9 @@ def test_a_finished_epoch_is_not_resumed():
     assert len(list(again)) == 4
 
 
-def test_a_batch_that_ranks_cannot_share_is_refused():
-    with pytest.raises(ValueError, match="batch size 5 cannot be shared by 2 processes"):
-        loader(10, 5, world_size=2)
+def test_a_batch_that_does_not_divide_is_dealt_out_whole():
+    whole = list(loader(11, 5))
+    shares = [list(loader(11, 5, rank=rank, world_size=2)) for rank in range(2)]
+    assert [len(share) for share in shares] == [3, 3]
+    assert [sorted([*a, *b]) for a, b in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+    assert [len(batch) for batch in shares[1]] == [2, 2, 0]

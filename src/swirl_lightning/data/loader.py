@@ -21,8 +21,8 @@ def epoch_order(size: int, seed: int, epoch: int) -> list[int]:
 class EpochLoader:
     """Batches of one epoch for one rank.
 
-    A global batch is cut into equal shares, so that any number of ranks sees the same global batches. The last one may be
-    smaller; a rank may then get fewer items, or none, but every rank gets the same number of batches.
+    A global batch is dealt out to the ranks, so that any number of them sees the same global batches. Where it does not divide
+    (the last one may be smaller), some ranks get an item less, or none; every rank gets the same number of batches.
 
     Lightning saves and restores ``state_dict``: a resumed run goes on with the first batch that was not handed out.
 
@@ -47,8 +47,6 @@ class EpochLoader:
         world_size: int = 1,
         drop_last: bool = False,
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(f"data: batch size {batch_size} cannot be shared by {world_size} processes; make it a multiple")
         self.size, self.batch_size, self.make, self.order = size, batch_size, make, order
         self.rank, self.world_size = rank, world_size
         self.dropped = size % batch_size if drop_last else 0
@@ -123,14 +121,10 @@ def unlabelled_batches(
         world_size: number of processes.
 
     Raises:
-        ValueError: if there is nothing to replay, or the ranks cannot share the replay batch.
+        ValueError: if there is nothing to replay.
     """
     if replay_size and not replay:
         raise ValueError("data: replay_batch_size needs labelled transitions, but there are none; raise labelled_fraction")
-    if replay_size % world_size:
-        raise ValueError(
-            f"data: replay_batch_size {replay_size} cannot be shared by {world_size} processes; make it a multiple"
-        )
     order = epoch_order(len(replay), seed + 1, epoch) if replay_size else []
 
     def make(indices: Sequence[int], batch: int) -> Batch:

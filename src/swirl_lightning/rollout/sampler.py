@@ -185,7 +185,7 @@ class TransformersEngine:
                 logprobs,
                 finished,
             )
-        longest = max(1, int(mask.sum(-1).max()))
+        longest = max(1, int(mask.sum(-1).max())) if prompts else 1
         return Trajectory(
             prompts=tuple(tuple(prompt) for prompt in prompts),
             completions=completions[..., :longest].to(model.device),

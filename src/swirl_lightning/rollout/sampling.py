@@ -23,6 +23,8 @@ def row_noise(seeds: Sequence[int], group_size: int, steps: int) -> Tensor:
     Returns:
         float64 [B, G, T] in [0, 1), on the CPU.
     """
+    if not seeds:
+        return torch.zeros(0, group_size, steps, dtype=torch.float64)
     draws = [torch.rand(group_size, steps, generator=seeded_generator(seed), dtype=torch.float64) for seed in seeds]
     return torch.stack(draws)
 

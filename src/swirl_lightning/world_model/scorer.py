@@ -96,7 +96,7 @@ class CausalScorer:
         starts = [0]
         for group in groups:
             starts.append(starts[-1] + len(group))
-        longest = max(len(row.ids) - row.start for group in groups for row in group)
+        longest = max((len(row.ids) - row.start for group in groups for row in group), default=1)
         logprobs = torch.zeros(starts[-1], longest, device=model.device)
         mask = torch.zeros(starts[-1], longest, dtype=torch.bool, device=model.device)
         for batch in self.micro_batches(groups):
