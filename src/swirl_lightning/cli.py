@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:  # ImportError: a missing extra, named
         if os.environ.get("SWIRL_DEBUG") == "1":
             raise
         print(f"swirl: error: {error}\n(SWIRL_DEBUG=1 shows where it comes from)", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import auto_cli
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from swirl_lightning.codecs import TextCodec
 from swirl_lightning.codecs.image import image_codec
@@ -107,6 +107,9 @@ def init(
     }
     AutoConfig.for_model(model_type, **fields).save_pretrained(out)
     speech.save_pretrained(out)
+    if codec is None and (known := len(AutoTokenizer.from_pretrained(out))) > fields["vocab_size"]:
+        # some architectures' tokenizers add special tokens of their own on loading (Qwen2: <|endoftext|>)
+        AutoConfig.for_model(model_type, **{**fields, "vocab_size": known}).save_pretrained(out)
     print(f"{out}: {model_type}, {layers} layers of width {hidden_size}, {speech.vocab_size} token ids, no weights yet")
 
 
