@@ -43,7 +43,8 @@ class CodecModule(L.LightningModule):
         norm_groups: groups of the group norms; divides every width.
         attention: attention over the whole grid in the middle. Without it a code sees its surroundings only.
         commitment: weight of the commitment loss.
-        crop: side of the random squares that training sees before the codebook comes in; None for whole images.
+        crop: side of the squares that training sees before the codebook comes in, half of them where a transition changes the
+            image; None for whole images.
         hard_share: share of a batch's pixels, the worst ones, that count once more: small things would be left out otherwise.
         continuous: share of the steps before the codebook comes in.
         restart_every: steps after which codes that were not used since become latents of the batch.
@@ -120,10 +121,12 @@ class CodecModule(L.LightningModule):
         return image, loss, codes, latents.detach().permute(0, 2, 3, 1).flatten(0, 2)
 
     @override
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         total = self.trainer.estimated_stepping_batches
         first = int(self.continuous * total)  # step at which the codebook comes in
-        images = self._crop(batch, first).float() / 127.5 - 1
+        whole, places = batch
+        cropped = self.crop is not None and self.global_step < first
+        images = (self._crop(whole, places) if cropped else whole).float() / 127.5 - 1
         image, codebook, codes, latents = self._pass(images, quantised=self.global_step >= first)
         loss: Tensor = self._reconstruction(image, images) + codebook
         if self.global_step < first:
@@ -135,22 +138,20 @@ class CodecModule(L.LightningModule):
             self.used += torch.bincount(codes, minlength=len(self.used))
             if (self.global_step - first + 1) % self.restart_every == 0 and self.global_step < 0.8 * total:
                 self._restart(latents)
-        self.log_dict({"train/loss": loss, "train/codebook": codebook}, batch_size=len(batch))
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(batch))
+        self.log_dict({"train/loss": loss, "train/codebook": codebook}, batch_size=len(images))
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(images))
         return loss
 
-    def _crop(self, batch: Tensor, first: int) -> Tensor:
-        """Before the codebook comes in, random squares on the grid of codes: cheaper steps. Afterwards whole images."""
-        if self.crop is None or self.global_step >= first:
-            return batch
+    def _crop(self, images: Tensor, places: Tensor) -> Tensor:
+        """Squares of images [N, 3, S, S], on the grid of codes: half hold the image's place [N, 2], half are anywhere."""
+        assert self.crop is not None
         cell = 2 ** (len(self.network.config.block_out_channels) - 1)
-        places = torch.randint((batch.shape[-1] - self.crop) // cell + 1, (len(batch), 2)).tolist()
-        return torch.stack(
-            [
-                image[:, y * cell : y * cell + self.crop, x * cell : x * cell + self.crop]
-                for image, (y, x) in zip(batch, places, strict=True)
-            ]
-        )
+        width, room = self.crop // cell, (images.shape[-1] - self.crop) // cell  # in cells
+        anywhere = torch.randint(room + 1, places.shape, device=places.device)
+        holding = (places // cell - torch.randint(width, places.shape, device=places.device)).clamp(0, room)
+        corners = torch.where(torch.rand(len(places), 1, device=places.device) < 0.5, holding, anywhere) * cell
+        squares = zip(images, corners.tolist(), strict=True)
+        return torch.stack([image[:, y : y + self.crop, x : x + self.crop] for image, (y, x) in squares])
 
     def _reconstruction(self, image: Tensor, target: Tensor) -> Tensor:
         """Mean absolute plus squared error, and that of the worst pixels on top (hard example mining, arXiv:1604.03540)."""
@@ -177,14 +178,15 @@ class CodecModule(L.LightningModule):
         self._shown = []
 
     @override
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        image, _, codes, _ = self._pass(batch.float() / 127.5 - 1)
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images = batch[0]
+        image, _, codes, _ = self._pass(images.float() / 127.5 - 1)
         rebuilt = ((image.clamp(-1, 1) + 1) * 127.5).round()
-        self.similarity.update(rebuilt, batch.float())
+        self.similarity.update(rebuilt, images.float())
         self.seen += torch.bincount(codes, minlength=len(self.seen))
         room = SHOWN - sum(len(rows) for rows in self._shown)
         if room > 0:
-            self._shown.append(torch.stack([batch[:room], rebuilt[:room].to(torch.uint8)], 1))  # [n, 2, 3, S, S]
+            self._shown.append(torch.stack([images[:room], rebuilt[:room].to(torch.uint8)], 1))  # [n, 2, 3, S, S]
 
     @override
     def on_validation_epoch_end(self) -> None:

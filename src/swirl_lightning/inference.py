@@ -169,7 +169,8 @@ class Inference:
         greedy = replace(self.sampling[role], temperature=0.0)
         if role is Role.FWM:
             states = self.predict_states(transitions, [t.action for t in transitions], params=greedy)
-            return sum(y[0] == t.next_state for y, t in zip(states, transitions, strict=True)) / len(transitions)
+            same = self.codec.canonical
+            return sum(same(y[0]) == same(t.next_state) for y, t in zip(states, transitions, strict=True)) / len(transitions)
         actions = self.infer_actions(transitions, params=greedy)
         return sum(z[0] == t.action for z, t in zip(actions, transitions, strict=True)) / len(transitions)
 

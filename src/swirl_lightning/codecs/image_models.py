@@ -92,7 +92,7 @@ class _TorchImageModel:
 
     def save(self, folder: Path) -> None:
         """Writes the network as its own library does (safetensors)."""
-        self.network.save_pretrained(str(folder), safe_serialization=True)
+        self.network.save_pretrained(str(folder))
 
 
 class DiffusersVQ(_TorchImageModel):
@@ -119,6 +119,28 @@ class DiffusersVQ(_TorchImageModel):
         return image
 
 
+class JanusVQ(_TorchImageModel):
+    """``transformers.JanusVQVAE``, the tokenizer of Janus and LlamaGen, with codes as that class computes them.
+
+    Args:
+        network: ``transformers.JanusVQVAE``; its ``num_patches`` is the side of the grid.
+    """
+
+    def __init__(self, network: Any) -> None:
+        config = network.config
+        size = int(config.num_patches) * 2 ** (len(config.channel_multiplier) - 1)
+        super().__init__(network, size, int(config.num_embeddings))
+
+    def _to_codes(self, images: Tensor) -> Tensor:
+        side = int(self.network.config.num_patches)
+        tokens: Tensor = self.network.encode(images).image_tokens  # [N * g * g]
+        return tokens.view(-1, side, side)
+
+    def _to_images(self, codes: Tensor) -> Tensor:
+        image: Tensor = self.network.decode(codes.flatten(1))
+        return image
+
+
 def load_image_model(folder: str | Path) -> ImageModel:
     """The image model of a local folder or hub name, whichever library wrote it.
 
@@ -136,6 +158,8 @@ def load_image_model(folder: str | Path) -> ImageModel:
     config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
     if config.get("_class_name") == "VQModel":
         return DiffusersVQ(require("diffusers", "visual").VQModel.from_pretrained(str(folder), use_safetensors=True))
+    if config.get("model_type") == "janus_vqgan":
+        return JanusVQ(require("transformers", "visual").JanusVQVAE.from_pretrained(str(folder), use_safetensors=True))
     raise ValueError(f"{config_file}: {config.get('_class_name') or config.get('model_type')!r} is no image model known here")
 
 

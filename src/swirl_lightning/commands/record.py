@@ -12,7 +12,7 @@ from tqdm import tqdm
 from swirl_lightning.data.environment import ENVIRONMENTS, Presplit, Recorder
 from swirl_lightning.data.schema import write_manifest, write_transitions
 from swirl_lightning.data.splits import split_episodes
-from swirl_lightning.types import Transition
+from swirl_lightning.types import Transition, UnlabelledPair
 
 
 def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: float, split_seed: int) -> Counter[str]:
@@ -32,7 +32,7 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
     actions: Counter[str] = Counter()
     presplit = isinstance(recorder, Presplit)
 
-    def rows() -> Iterator[tuple[Transition, str | None]]:
+    def rows() -> Iterator[tuple[Transition | UnlabelledPair, str | None]]:
         for episode in tqdm(recorder.record(), total=recorder.episodes(), desc="record", unit="episode"):
             if not episode:
                 counts["empty episodes"] += 1
@@ -47,7 +47,8 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
             counts[f"{split} episodes"] += 1
             counts[f"{split} transitions"] += len(episode)
             for transition in episode:
-                actions[" ".join(transition.action.split()[:2])] += 1
+                if isinstance(transition, Transition):
+                    actions[" ".join(transition.action.split()[:2])] += 1
                 yield transition, split
 
     manifest: dict[str, object] = {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from swirl_lightning.extras import require
-from swirl_lightning.types import Transition
+from swirl_lightning.types import Transition, UnlabelledPair
 
 __all__ = ["ENVIRONMENTS", "Environment", "Presplit", "Recorder", "require"]
 
@@ -16,7 +16,7 @@ __all__ = ["ENVIRONMENTS", "Environment", "Presplit", "Recorder", "require"]
 class Recorder(Protocol):
     """Makes transitions from a real simulator. One dataclass a simulator: its fields are the options of ``swirl record``."""
 
-    def record(self) -> Iterator[list[Transition]]:
+    def record(self) -> Iterator[Sequence[Transition | UnlabelledPair]]:
         """Yields finished episodes; the same options give the same episodes."""
         ...
 
@@ -58,14 +58,20 @@ class Environment:
 
 
 ENVIRONMENTS = {
+    "aurora": Environment("swirl_lightning.data.aurora:AuroraRecorder", "AURORA's image edits and its benchmark"),
+    "bytemorph": Environment("swirl_lightning.data.bytemorph:ByteMorphRecorder", "ByteMorph: five types of motion in images"),
     "bfcl": Environment("swirl_lightning.data.bfcl:BfclRecorder", "BFCL's simulated APIs: calls, wrong calls, answers"),
     "doorkey": Environment("swirl_lightning.data.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
     "minigrid_images": Environment(
         "swirl_lightning.data.minigrid_images:MiniGridImageRecorder", "MiniGrid's DoorKey rooms as pictures of 64 pixels"
     ),
     "minigrid": Environment("swirl_lightning.data.minigrid:MiniGridRecorder", "MiniGrid grid worlds as compact text"),
+    "pico_banana": Environment(
+        "swirl_lightning.data.pico_banana:PicoBananaRecorder", "PICO-BANANA-400K: single-turn image edits"
+    ),
     "stabletoolbench": Environment(
         "swirl_lightning.data.stabletoolbench:StableToolBenchRecorder", "MirrorAPI's released calls of real tools"
     ),
+    "video": Environment("swirl_lightning.data.video:VideoRecorder", "any folder of videos as state-only pairs"),
 }
 """Worlds that ``swirl record`` knows; adding one is a line here and a file beside this one."""

@@ -137,7 +137,9 @@ def from_arrow(name: str, table: Any, columns: Columns) -> Source:
             fields[field] = pa.nulls(table.num_rows)
         elif field == "episode":
             parts = [_typed(name, field, column, table.column(column)) for column in wanted]
-            fields[field] = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "/")
+            fields[field] = (
+                parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, pa.scalar("/", pa.large_string()))
+            )
         else:
             fields[field] = _typed(name, field, wanted[0], table.column(wanted[0]))
     return Source(name, "row", pa.table(fields))

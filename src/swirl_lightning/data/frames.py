@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -18,8 +19,10 @@ from swirl_lightning.data.reader import Columns, TransitionTable, read_transitio
 from swirl_lightning.data.splits import split_episodes
 
 
-class Frames(Dataset[Tensor]):
-    """Distinct images of some rows of a table, uint8 [3, size, size].
+class Frames(Dataset[tuple[Tensor, Tensor]]):
+    """Distinct images of some rows of a table, uint8 [3, size, size], each with a place [2] (row, column).
+
+    The place is one where the image's transition changes it: what moves is what a codec must not lose.
 
     Args:
         table: recorded transitions.
@@ -32,20 +35,24 @@ class Frames(Dataset[Tensor]):
         self.size, self.name = size, table.source
         if limit is not None and len(rows) > limit:
             rows = [rows[i * len(rows) // limit] for i in range(limit)]
-        distinct: dict[bytes, bytes] = {}
+        distinct: dict[bytes, tuple[bytes, bytes]] = {}
         for pair in table.pairs(rows):
-            for state in (pair.state, pair.next_state):
-                if not isinstance(state, bytes):
-                    raise DataError(f"{table.source}: states are text; a codec is trained on images")
-                distinct.setdefault(image_hash(state), state)
+            if not isinstance(pair.state, bytes) or not isinstance(pair.next_state, bytes):
+                raise DataError(f"{table.source}: states are text; a codec is trained on images")
+            for image, other in ((pair.state, pair.next_state), (pair.next_state, pair.state)):
+                distinct.setdefault(image_hash(image), (image, other))
         self.images = list(distinct.values())[:limit]
 
     def __len__(self) -> int:
         return len(self.images)
 
     @override
-    def __getitem__(self, index: int) -> Tensor:
-        return torch.from_numpy(pixels(self.images[index], self.size, where=self.name).copy()).permute(2, 0, 1)
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, other = (pixels(data, self.size, where=self.name) for data in self.images[index])
+        change = np.abs(image.astype(np.int16) - other).sum(-1)  # [S, S]
+        changed = torch.from_numpy(np.argwhere(change > change.max() // 2))  # [n, 2]
+        place = changed[int(torch.randint(len(changed), (1,)))] if len(changed) else torch.randint(self.size, (2,))
+        return torch.from_numpy(image.copy()).permute(2, 0, 1), place
 
 
 class FrameDataModule(L.LightningDataModule):
@@ -95,12 +102,12 @@ class FrameDataModule(L.LightningDataModule):
         rank_zero_info(f"{self.path}: {len(self.train)} training and {len(self.val)} validation frames, all distinct")
 
     @override
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(self.seed)
         return DataLoader(
             self.train, self.batch_size, shuffle=True, drop_last=True, num_workers=self.workers, generator=generator
         )
 
     @override
-    def val_dataloader(self) -> DataLoader[Tensor]:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(self.val, self.batch_size, num_workers=self.workers)

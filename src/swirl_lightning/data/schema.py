@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from swirl_lightning.types import Transition
+from swirl_lightning.types import Transition, UnlabelledPair
 
 MANIFEST = "manifest.json"
 TRANSITIONS = "transitions.parquet"
@@ -42,7 +42,7 @@ def schema(*, images: bool = False) -> pa.Schema:
 
 def write_transitions(
     folder: str | Path,
-    transitions: Iterable[tuple[Transition, str | None]],
+    transitions: Iterable[tuple[Transition | UnlabelledPair, str | None]],
     manifest: Mapping[str, Any],
     *,
     batch_size: int = 4096,
@@ -51,7 +51,7 @@ def write_transitions(
 
     Args:
         folder: made if missing.
-        transitions: transitions with their split (``train``, ``val``, ``test``) or None.
+        transitions: transitions (state-only ones too) with their split (``train``, ``val``, ``test``) or None.
         manifest: what made them: simulator, version, seeds, counts.
         batch_size: rows of a Parquet row group.
 
@@ -77,7 +77,7 @@ def write_transitions(
 
     try:
         for transition, split in transitions:
-            rows.append({field: getattr(transition, field) for field in FIELDS if field != "split"} | {"split": split})
+            rows.append({field: getattr(transition, field, None) for field in FIELDS if field != "split"} | {"split": split})
             count += 1
             if len(rows) == batch_size:
                 flush()
