@@ -10,6 +10,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
 from swirl_lightning.data.environment import ENVIRONMENTS, Presplit, Recorder
+from swirl_lightning.data.jobs import JOURNAL, JobRecorder
 from swirl_lightning.data.schema import write_manifest, write_transitions
 from swirl_lightning.data.splits import split_episodes
 from swirl_lightning.types import Transition, UnlabelledPair
@@ -31,6 +32,8 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
     counts: Counter[str] = Counter()
     actions: Counter[str] = Counter()
     presplit = isinstance(recorder, Presplit)
+    if isinstance(recorder, JobRecorder):
+        recorder.journal = out / JOURNAL  # an interrupted recording goes on where it was
 
     def rows() -> Iterator[tuple[Transition | UnlabelledPair, str | None]]:
         for episode in tqdm(recorder.record(), total=recorder.episodes(), desc="record", unit="episode"):
@@ -56,6 +59,7 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
     # the counts are known only after the last row
     manifest.update(recorder.manifest(), transitions=total, counts=dict(counts), actions=dict(actions.most_common(100)))
     write_manifest(out, manifest)
+    (out / JOURNAL).unlink(missing_ok=True)
     return counts
 
 

@@ -62,12 +62,16 @@ ENVIRONMENTS = {
     "bytemorph": Environment("swirl_lightning.data.bytemorph:ByteMorphRecorder", "ByteMorph: five types of motion in images"),
     "bfcl": Environment("swirl_lightning.data.bfcl:BfclRecorder", "BFCL's simulated APIs: calls, wrong calls, answers"),
     "doorkey": Environment("swirl_lightning.data.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
+    "mind2web": Environment("swirl_lightning.data.mind2web:Mind2WebRecorder", "Mind2Web's released pages and actions"),
     "minigrid_images": Environment(
         "swirl_lightning.data.minigrid_images:MiniGridImageRecorder", "MiniGrid's DoorKey rooms as pictures of 64 pixels"
     ),
     "minigrid": Environment("swirl_lightning.data.minigrid:MiniGridRecorder", "MiniGrid grid worlds as compact text"),
     "pico_banana": Environment(
         "swirl_lightning.data.pico_banana:PicoBananaRecorder", "PICO-BANANA-400K: single-turn image edits"
+    ),
+    "scienceworld": Environment(
+        "swirl_lightning.data.scienceworld:ScienceWorldRecorder", "ScienceWorld's rooms and science, gold paths and walks"
     ),
     "stabletoolbench": Environment(
         "swirl_lightning.data.stabletoolbench:StableToolBenchRecorder", "MirrorAPI's released calls of real tools"
