@@ -45,6 +45,6 @@ class ExportModels(Callback):
 
     @staticmethod
     def _export(trainer: L.Trainer, module: SwirlModule, label: str) -> None:
-        if trainer.is_global_zero:
+        if trainer.is_global_zero or module.world_model.sharding is not None:  # shards are gathered from all ranks
             for role in Role:
                 export_role(module.inference, role, Path(trainer.default_root_dir) / "export" / label / role.value)

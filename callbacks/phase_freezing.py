@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Role
+from swirl_lightning.world_model.sharding import local_rows
 
 
 class PhaseFreezing(Callback):
@@ -63,7 +64,7 @@ class PhaseFreezing(Callback):
             return None
         frozen = Role.IDM if module.phase is Phase.PSEUDO else Role(module.phase.value).opposite
         with torch.no_grad():
-            return float(sum(p.double().abs().sum() for p in module.world_model.role_parameters(frozen)))
+            return float(sum(local_rows(p).double().abs().sum() for p in module.world_model.role_parameters(frozen)))
 
 
 def _swirl(module: L.LightningModule) -> SwirlModule:

@@ -82,7 +82,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     from swirl_lightning.callbacks import PhaseFreezing, RunCheckpoint
     from swirl_lightning.checkpointing import AtomicCheckpointIO
     from swirl_lightning.module import SwirlModule
-    from swirl_lightning.strategies import register
+    from swirl_lightning.strategies import ShardedStrategy, register
 
     class SwirlCLI(LightningCLI):
         """LightningCLI with a run folder, an epoch count that follows the phase schedule, and safe checkpoints."""
@@ -113,6 +113,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
                 kwargs.setdefault("logger", TensorBoardLogger(str(run_dir), name="", version=""))
             if not self._get(self.config, "trainer.plugins"):
                 kwargs.setdefault("plugins", [AtomicCheckpointIO()])
+            if self._get(self.config, "trainer.strategy") == "fsdp":  # Lightning refuses the name off CUDA, and means FSDP1
+                kwargs["strategy"] = ShardedStrategy()
             return super().instantiate_trainer(**kwargs)
 
     for known in _EXPECTED_WARNINGS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from swirl_lightning.experience import collect
 from swirl_lightning.inference import Inference
@@ -18,6 +19,7 @@ from swirl_lightning.ranks import sum_over_ranks
 from swirl_lightning.settings import RoleSettings
 from swirl_lightning.types import Batch, Experience, Role, SamplingParams, ScoredRow, Transition, UnlabelledPair
 from swirl_lightning.world_model.pair import REFERENCE
+from swirl_lightning.world_model.sharding import any_rank
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class PhaseLosses:
         totals = [sum_over_ranks(float(sum(lengths[i :: len(tasks)]))) for i in range(len(tasks))]
         factors = [weight / max(1.0, total) for weight, total in zip(tasks.values(), totals, strict=True)]
         with self.inference.world_model.use(role, training=True) as model:
-            sums = self._send(supervised_parts(self.inference.scorer, model, groups, factors * len(groups)))
+            sums = self._send(supervised_parts(self.inference.scorer, model, groups, factors * len(groups)), model)
         return {name: sums.get("nll", 0.0) / sum(tasks.values())}
 
     def pseudo(self, batch: Batch, temperature: float, epoch: int) -> dict[str, float]:
@@ -116,7 +118,7 @@ class PhaseLosses:
                     on_policy=inner == 0,
                     constraint=self.inference.constraints.get(role),
                 )
-                values |= loss_values(self._send(parts))
+                values |= loss_values(self._send(parts, model))
             values |= self._extra(role, experience, batch.labelled, epoch)
             step(inner + 1 == settings.inner_epochs)
         experience.seconds["policy"] = time.perf_counter() - clock
@@ -148,11 +150,13 @@ class PhaseLosses:
             values |= self.supervised(role, {role: settings.replay_weight}, replay, "replay_nll", epoch)
         return values
 
-    def _send(self, parts: Iterable[LossPart]) -> dict[str, float]:
+    def _send(self, parts: Iterable[LossPart], model: PreTrainedModel) -> dict[str, float]:
         sums: dict[str, float] = {}
         for part in parts:
-            if not bool(torch.isfinite(part.loss)):
+            finite = bool(torch.isfinite(part.loss))
+            if not finite:
                 self.nonfinite("loss", float(part.loss.detach()))
+            if any_rank(not finite, model):  # a sharded model's backward pass needs all ranks
                 continue
             self.backward(part.loss)
             for key, value in part.sums.items():

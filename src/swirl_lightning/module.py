@@ -30,7 +30,7 @@ from swirl_lightning.prompts import PromptBuilder, PromptTemplates
 from swirl_lightning.ranks import add_over_ranks, reduce_gradients
 from swirl_lightning.schedule import PhaseSchedule
 from swirl_lightning.settings import RoleSettings
-from swirl_lightning.strategies import check_strategy
+from swirl_lightning.strategies import check_strategy, sharding_of
 from swirl_lightning.types import (
     Batch,
     Experience,
@@ -42,6 +42,7 @@ from swirl_lightning.types import (
 from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.scorer import CausalScorer, scoring_path
+from swirl_lightning.world_model.sharding import whole
 
 _OPTIMIZERS: dict[str, int] = {Phase.WARMUP: 0, Phase.FWM: 1, Phase.PSEUDO: 1, Phase.IDM: 2}
 
@@ -136,7 +137,9 @@ class SwirlModule(L.LightningModule):
         if hasattr(self, "world_model"):
             return
         needs_reference = any(self.roles[role].grpo.beta > 0 for role in self._policies())
-        self.world_model = WorldModel(self.world_model_config, reference=needs_reference)
+        self.world_model = WorldModel(
+            self.world_model_config, reference=needs_reference, sharding=sharding_of(self.trainer if self._trainer else None)
+        )
         with self.world_model.use(Role.FWM) as model:
             check_fit(model, self.world_model_config.base, self.prompts, self.roles)
             rank_zero_info(f"groups are scored by {scoring_path(model)} rows ({type(model).__name__})")
@@ -333,7 +336,7 @@ class SwirlModule(L.LightningModule):
         reduce_gradients(parameters)
         parameters = [p for p in parameters if p.grad is not None]
         clip = math.inf if self.gradient_clip is None else self.gradient_clip
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip)) if parameters else 0.0
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, clip))) if parameters else 0.0
         self._step_values = {"grad_norm": norm, "lr": float(optimizer.param_groups[0]["lr"])}
         if not math.isfinite(norm):
             self._nonfinite("gradient norm", norm)

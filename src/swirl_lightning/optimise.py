@@ -13,7 +13,8 @@ from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.objectives.grpo import grpo_loss
 from swirl_lightning.settings import RoleSettings
 from swirl_lightning.types import Experience, ScoredRow
-from swirl_lightning.world_model.scorer import CausalScorer
+from swirl_lightning.world_model.scorer import IDLE, CausalScorer
+from swirl_lightning.world_model.sharding import in_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ def supervised_parts(
         Parts with the sum ``nll`` (weighted).
     """
     starts = _starts(groups)
-    for batch in scorer.micro_batches(groups):
+    for batch in in_step(scorer.micro_batches(groups), model):
+        if batch is None:
+            yield _idle(scorer, model)
+            continue
         scores = scorer(model, [groups[i] for i in batch])
         index = [n for i in batch for n in range(starts[i], starts[i + 1])]
         factor = torch.tensor([weights[n] for n in index], device=scores.logprobs.device)  # [n]
@@ -87,7 +91,10 @@ def policy_parts(
     groups = [experience.groups[b] for b in chosen]
     trajectory, temperature = experience.trajectory, settings.sampling.temperature or 1.0
     assert experience.skipped is not None
-    for batch in scorer.micro_batches(groups):
+    for batch in in_step(scorer.micro_batches(groups), model):
+        if batch is None:
+            yield _idle(scorer, model)
+            continue
         picked = torch.tensor([chosen[i] for i in batch], device=trajectory.mask.device)
         scores = scorer(
             model, [groups[i] for i in batch], temperature=temperature, constraint=constraint, entropy=True
@@ -113,6 +120,11 @@ def policy_parts(
             "mismatch": float(((scores.logprobs.detach() - sampled).abs() * mask).sum()),
         }
         yield LossPart(result.loss, sums)
+
+
+def _idle(scorer: CausalScorer, model: PreTrainedModel) -> LossPart:
+    """The part of a rank that has no rows left while others go on with a sharded model: its gradients are zero."""
+    return LossPart(scorer(model, [IDLE]).logprobs.sum() * 0.0, {})
 
 
 def _starts(groups: Sequence[Sequence[ScoredRow]]) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 
 from tests.distributed.harness import metrics, run_alone, run_together, seen, settings
 
-STRATEGIES = ["ddp"]
+STRATEGIES = ["ddp", "fsdp"]
 STORAGES = ["separate", "shared", "adapters"]
 
 

@@ -17,6 +17,7 @@ from swirl_lightning.rollout.sampling import next_tokens, row_noise
 from swirl_lightning.types import SamplingParams, Trajectory
 from swirl_lightning.world_model.attention import no_mask, pack_layout
 from swirl_lightning.world_model.scorer import ScoringPath, scoring_path
+from swirl_lightning.world_model.sharding import any_rank, device_of, in_step
 
 _COMPACT_BELOW = 0.75  # finished members are dropped once fewer than this share of the rows is still running
 
@@ -26,7 +27,7 @@ class _Decoder:
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], group_size: int, capacity: int) -> None:
         self.model, self.prompts, self.group_size, self.capacity = model, prompts, group_size, capacity
-        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=device_of(model))
 
     def prefill(self) -> Tensor:
         """Logits [B, V] of the first token."""
@@ -45,7 +46,7 @@ class _SharedDecoder(_Decoder):
     """Prompt keys and values are kept once a prompt."""
 
     def prefill(self) -> Tensor:
-        device = self.model.device
+        device = device_of(self.model)
         sizes = [len(prompt) for prompt in self.prompts]
         layout = pack_layout(sizes, [[]] * len(sizes), device, capture=True)
         ids = torch.tensor([[token for prompt in self.prompts for token in prompt]], device=device)
@@ -84,7 +85,7 @@ class _CacheDecoder(_Decoder):
     """For architectures without shared prefixes: an ordinary cache, left-padded prompts, repeated for the group."""
 
     def prefill(self) -> Tensor:
-        width, device = int(self.lengths.max()), self.model.device
+        width, device = int(self.lengths.max()), device_of(self.model)
         ids = torch.zeros(len(self.prompts), width, dtype=torch.int64, device=device)
         for i, prompt in enumerate(self.prompts):
             ids[i, width - len(prompt) :] = torch.tensor(prompt, device=device)
@@ -167,11 +168,13 @@ class TransformersEngine:
         logprobs = torch.zeros(shape)
         finished = torch.zeros(shape[:2], dtype=torch.bool)
         noise = row_noise(seeds, group_size, params.max_new_tokens) if params.temperature > 0 else torch.zeros(shape)
-        for chunk in self._chunks(prompts, group_size, params.max_new_tokens):
-            shared = scoring_path(model) is ScoringPath.SHARED
-            decoder = (_SharedDecoder if shared else _CacheDecoder)(
-                model, [prompts[i] for i in chunk], group_size, params.max_new_tokens
-            )
+        device, shared = device_of(model), scoring_path(model) is ScoringPath.SHARED
+        make = _SharedDecoder if shared else _CacheDecoder
+        for chunk in in_step(self._chunks(prompts, group_size, params.max_new_tokens), model):
+            if chunk is None:
+                _idle(make(model, [[pad_id]], 1, params.max_new_tokens), params.max_new_tokens)
+                continue
+            decoder = make(model, [prompts[i] for i in chunk], group_size, params.max_new_tokens)
             _run(
                 decoder,
                 noise[chunk],
@@ -188,10 +191,10 @@ class TransformersEngine:
         longest = max(1, int(mask.sum(-1).max())) if prompts else 1
         return Trajectory(
             prompts=tuple(tuple(prompt) for prompt in prompts),
-            completions=completions[..., :longest].to(model.device),
-            mask=mask[..., :longest].to(model.device),
-            logprobs=logprobs[..., :longest].to(model.device),
-            finished=finished.to(model.device),
+            completions=completions[..., :longest].to(device),
+            mask=mask[..., :longest].to(device),
+            logprobs=logprobs[..., :longest].to(device),
+            finished=finished.to(device),
         )
 
     def _chunks(self, prompts: Sequence[Sequence[int]], group_size: int, new_tokens: int) -> list[list[int]]:
@@ -234,7 +237,7 @@ def _run(
     finished: Tensor,
 ) -> None:
     """Generates one chunk of prompts and writes it into the output tensors [all prompts, G, T]."""
-    device = decoder.model.device
+    device = device_of(decoder.model)
     b, g = len(chunk), decoder.group_size
     rows = torch.tensor(chunk)
     stop = torch.tensor(list(stop_ids))
@@ -259,7 +262,7 @@ def _run(
         run.live = run.live & ~ended
         if progress is not None and bool(ended.any()):
             progress(int(ended.sum()))
-        if step + 1 == params.max_new_tokens or not bool(run.live.any()):
+        if step + 1 == params.max_new_tokens or not any_rank(bool(run.live.any()), decoder.model):
             break
         if constraint is not None and not constraint.static:
             for row, token in zip(run.generated, tokens.reshape(-1).tolist(), strict=True):
@@ -268,6 +271,16 @@ def _run(
         logits = decoder.decode(tokens.to(device), step)
     if progress is not None and bool(run.live.any()):
         progress(int(run.live.sum()))
+
+
+def _idle(decoder: _Decoder, most: int) -> None:
+    """Keeps in step with ranks that still sample from a sharded model."""
+    decoder.prefill()
+    tokens = torch.zeros(1, 1, dtype=torch.int64, device=device_of(decoder.model))
+    for step in range(most):
+        if step + 1 == most or not any_rank(False, decoder.model):
+            break
+        decoder.decode(tokens, step)
 
 
 def _allowed(constraint: TokenConstraint | None, run: _Running, width: int, device: torch.device) -> Tensor | None:
@@ -283,6 +296,8 @@ def _allowed(constraint: TokenConstraint | None, run: _Running, width: int, devi
 def _compact(decoder: _Decoder, run: _Running, tokens: Tensor) -> Tensor:
     """Drops ended prompts and members once enough of them have ended; returns the tokens of those that go on."""
     live = run.live
+    if not bool(live.any()):
+        return tokens  # other ranks go on with a sharded model
     width = int(live.sum(1).max())
     prompts = live.any(1).nonzero()[:, 0]  # [B']
     if len(prompts) * width > _COMPACT_BELOW * live.numel():
@@ -290,7 +305,7 @@ def _compact(decoder: _Decoder, run: _Running, tokens: Tensor) -> Tensor:
     members = torch.argsort((~live[prompts]).int(), dim=1, stable=True)[:, :width]  # live ones first, [B', G']
     pick = (prompts[:, None], members)
     flat = (prompts[:, None] * live.shape[1] + members).reshape(-1).tolist()
-    decoder.keep(prompts.to(decoder.model.device), members.to(decoder.model.device))
+    decoder.keep(prompts.to(device_of(decoder.model)), members.to(device_of(decoder.model)))
     run.prompt, run.member, run.live = run.prompt[pick], run.member[pick], live[pick]
     run.generated = [run.generated[i] for i in flat]
     return tokens[pick]

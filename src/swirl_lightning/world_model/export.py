@@ -18,7 +18,7 @@ RECIPE = "swirl.json"  # beside the weights: how this role is prompted and sampl
 
 
 def export_role(inference: Inference, role: Role, folder: str | Path, *, adapter_only: bool = False) -> Path:
-    """Writes a role's weights (safetensors), tokenizer and prompts.
+    """Writes a role's weights (safetensors), tokenizer and prompts. Of sharded models, every rank must call it; rank 0 writes.
 
     Args:
         inference: the built models with their prompts.
@@ -33,8 +33,13 @@ def export_role(inference: Inference, role: Role, folder: str | Path, *, adapter
         ValueError: if there is no adapter to write.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     world_model = inference.world_model
+    if world_model.sharding is not None:
+        gathered = world_model.gather(role)
+        if gathered is None:
+            return folder
+        world_model = gathered
+    folder.mkdir(parents=True, exist_ok=True)
     model = world_model.causal_lm(role)
     if world_model.config.storage == "adapters":
         peft_model = world_model.models["base"]

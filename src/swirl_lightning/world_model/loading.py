@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -17,7 +19,15 @@ def resolve_dtype(dtype: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
 
-def load_causal_lm(base: str, *, dtype: str = "auto", trust_remote_code: bool = False, seed: int = 0) -> PreTrainedModel:
+def without_weights() -> AbstractContextManager[None]:
+    """Modules made inside have parameters on the meta device, buffers where they are."""
+    context: AbstractContextManager[None] = init_empty_weights(include_buffers=False)
+    return context
+
+
+def load_causal_lm(
+    base: str, *, dtype: str = "auto", trust_remote_code: bool = False, seed: int = 0, empty: bool = False
+) -> PreTrainedModel:
     """Loads a causal LM, or initialises one at random where a local folder holds no weights.
 
     Args:
@@ -25,6 +35,7 @@ def load_causal_lm(base: str, *, dtype: str = "auto", trust_remote_code: bool = 
         dtype: ``auto``, ``float32`` or ``bfloat16``.
         trust_remote_code: run code that comes with the checkpoint.
         seed: of a random initialisation; the global generator is left as it was.
+        empty: parameters on the meta device, nothing is read but the configuration.
 
     Returns:
         The model, in eval mode.
@@ -35,6 +46,14 @@ def load_causal_lm(base: str, *, dtype: str = "auto", trust_remote_code: bool = 
     """
     torch_dtype = resolve_dtype(dtype)
     check_base(base)
+    if empty:
+        with without_weights():
+            config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch_dtype, trust_remote_code=trust_remote_code)
+        assert isinstance(model, PreTrainedModel)
+        model.tie_weights()  # making parameters anew has untied them
+        model.eval()
+        return model
     folder = Path(base)
     if not folder.is_dir() or any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
         return _pretrained(base, torch_dtype, trust_remote_code)

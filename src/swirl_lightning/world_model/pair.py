@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from swirl_lightning.types import Role
-from swirl_lightning.world_model.loading import load_causal_lm
+from swirl_lightning.world_model.loading import load_causal_lm, without_weights
 from swirl_lightning.world_model.scorer import prefer_shared_prefix
+from swirl_lightning.world_model.sharding import Sharding, load_from_first, whole
 
 REFERENCE = "reference"
 
@@ -84,24 +87,26 @@ class WorldModel(nn.Module):
     Args:
         config: which models, how stored.
         reference: whether any phase has a KL term and so needs a reference policy.
+        sharding: how to spread the weights over ranks; None keeps them whole.
     """
 
-    def __init__(self, config: WorldModelConfig, *, reference: bool = True) -> None:
+    def __init__(self, config: WorldModelConfig, *, reference: bool = True, sharding: Sharding | None = None) -> None:
         super().__init__()
         self.config = config
         self.has_reference = reference
+        self.sharding = sharding
         self.models = nn.ModuleDict()
         self.joint: Tensor
         self.register_buffer("joint", torch.tensor(False))  # True while one warm-up model plays both roles
         if config.storage == "adapters":
-            self.models["base"] = self._with_adapters(self._load(config.base))
+            self.models["base"] = self._build(config.base)
         elif config.storage == "shared":
-            self.models["both"] = self._load(config.base)
+            self.models["both"] = self._build(config.base)
         else:
-            self.models[Role.FWM.value] = self._load(config.base)
-            self.models[Role.IDM.value] = self._load(config.idm_base or config.base)
+            self.models[Role.FWM.value] = self._build(config.base)
+            self.models[Role.IDM.value] = self._build(config.idm_base or config.base)
         if reference and config.storage != "adapters":
-            self.models[REFERENCE] = self._load(config.base)
+            self.models[REFERENCE] = self._build(config.base, reference=True)
         if reference and config.idm_base is not None:
             self._check_one_shape(config.idm_base)
         self.unfreeze()
@@ -120,12 +125,29 @@ class WorldModel(nn.Module):
                 "give bases of one shape, or set fwm.grpo.beta and idm.grpo.beta to 0"
             )
 
-    def _load(self, base: str) -> PreTrainedModel:
+    def _build(self, base: str, *, reference: bool = False) -> PreTrainedModel | PeftModel:
+        """A model with its adapters, if any; under sharding rank 0 alone ever holds it whole, on the CPU."""
+        if self.sharding is None:
+            return self._load(base)
+        source = self._load(base) if dist.get_rank() == 0 else None
+        model = self._load(base, empty=True)
+        lm = model.get_base_model() if isinstance(model, PeftModel) else model
+        assert isinstance(lm, PreTrainedModel)
+        self.sharding.apply(lm, reference=reference)
+        load_from_first(lm, source.get_base_model() if isinstance(source, PeftModel) else source, self.sharding)
+        return model
+
+    def _load(self, base: str, *, empty: bool = False) -> PreTrainedModel | PeftModel:
         config = self.config
-        model = load_causal_lm(base, dtype=config.dtype, trust_remote_code=config.trust_remote_code, seed=config.seed)
+        model = load_causal_lm(
+            base, dtype=config.dtype, trust_remote_code=config.trust_remote_code, seed=config.seed, empty=empty
+        )
         prefer_shared_prefix(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if config.storage == "adapters":
+            with without_weights() if empty else nullcontext():
+                return self._with_adapters(model)
         return model
 
     def _with_adapters(self, base: PreTrainedModel) -> PeftModel:
@@ -189,6 +211,8 @@ class WorldModel(nn.Module):
         model = self.causal_lm(role)
         model.train(training)
         yield model
+        if isinstance(model, FSDPModule):
+            model.reshard()  # what is left of a pass without gradients: embeddings and head
 
     def role_parameters(self, role: Role | str) -> list[nn.Parameter]:
         """Parameters that a role trains (the same list for both roles where they share weights)."""
@@ -202,6 +226,28 @@ class WorldModel(nn.Module):
             return [(name.replace(marker, "."), parameter) for name, parameter in named if marker in name]
         key = REFERENCE if role == REFERENCE else "both" if self.config.storage == "shared" else Role(role).value
         return list(self.models[key].named_parameters())
+
+    def gather(self, role: Role) -> WorldModel | None:
+        """A whole copy, on the CPU of rank 0, of what plays a role in sharded models; every rank must ask.
+
+        Returns:
+            A world model in which ``role`` is as it is here, None on the other ranks.
+        """
+        config, key = self.config, self._key(role)
+        adapters = config.storage == "adapters"
+        base = config.idm_base or config.base if key == Role.IDM.value else config.base
+        copy = None
+        if dist.get_rank() == 0:
+            config = replace(config, base=base, idm_base=None, storage="adapters" if adapters else "shared")
+            copy = WorldModel(config, reference=self.has_reference and adapters)
+            copy.joint.copy_(self.joint)
+        key = "base" if adapters else key
+        into = {} if copy is None else dict(next(iter(copy.models.values())).named_parameters())
+        for name, parameter in self.models[key].named_parameters():
+            values = whole(parameter.detach())
+            if into:
+                into[name].data.copy_(values)
+        return copy
 
     def unfreeze(self) -> None:
         """Makes the parameters of both roles trainable, those of the reference and of a LoRA base never."""
