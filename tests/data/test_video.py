@@ -140,6 +140,13 @@ def test_videos_become_state_only_data(tmp_path):
     assert manifest["video_counts"] == {"pairs kept": 1}
 
 
+def test_a_folder_that_gives_no_pair_says_why(tmp_path, capsys):
+    (tmp_path / "clips").mkdir()
+    write(tmp_path / "clips" / "still.mp4", ((k / 10, NOISE) for k in range(70)))
+    assert main(["record", "video", "--env.folder", str(tmp_path / "clips"), "--out", str(tmp_path / "out")]) == 1
+    assert "'pairs left out: too similar': 1" in capsys.readouterr().err
+
+
 def test_no_video_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no video below"):
         VideoRecorder(tmp_path)

@@ -55,7 +55,12 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
                 yield transition, split
 
     manifest: dict[str, object] = {}
-    total = write_transitions(out, rows(), manifest)
+    try:
+        total = write_transitions(out, rows(), manifest)
+    except ValueError as error:
+        if counts.keys() != {"empty episodes"}:
+            raise
+        raise ValueError(f"{error}; every episode was left out: {recorder.manifest()}") from error
     # the counts are known only after the last row
     manifest.update(recorder.manifest(), transitions=total, counts=dict(counts), actions=dict(actions.most_common(100)))
     write_manifest(out, manifest)
