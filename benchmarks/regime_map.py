@@ -112,7 +112,7 @@ def main() -> None:
     """Run all cells and draw them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/regime"))
-    parser.add_argument("--warmups", type=int, nargs="+", default=[40, 55, 70, 100], help="warm-up epochs, of eight batches")
+    parser.add_argument("--warmups", type=int, nargs="+", default=[50, 70, 100], help="warm-up epochs, of eight batches")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
