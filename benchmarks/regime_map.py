@@ -113,10 +113,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/regime"))
     parser.add_argument("--warmups", type=int, nargs="+", default=[50, 70, 100], help="warm-up epochs, of eight batches")
+    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    rows = [row for name, options in WORLDS.items() for row in run_world(name, options, args)]
+    rows = [row for name in args.worlds for row in run_world(name, WORLDS[name], args)]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "regime.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     draw(rows, args.out / "regime.png")
