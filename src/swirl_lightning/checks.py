@@ -88,17 +88,3 @@ def check_trainer(trainer: Any, policies: Iterable[Role], roles: Mapping[Role, R
                 raise ValueError(
                     f"{role.value}.replay_weight is set, but there is nothing to replay: set data.replay_batch_size, now 0"
                 )
-
-
-def check_thresholds(thresholds: Mapping[str, float] | None) -> dict[str, float]:
-    """What ends the warm-up early: shares of right answers, by role.
-
-    Raises:
-        ValueError: naming the role or the share that is off.
-    """
-    for role, share in (thresholds or {}).items():
-        if role not in (known := [r.value for r in Role]):
-            raise ValueError(f"warmup_until: {role!r} is not a role; name {' or '.join(known)}")
-        if not 0 <= share <= 1:
-            raise ValueError(f"warmup_until.{role} is a share of right answers between 0 and 1, got {share}")
-    return dict(thresholds or {})

@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
-from swirl_lightning.checks import check_fit, check_lengths, check_thresholds, check_trainer
+from swirl_lightning.checks import check_fit, check_lengths, check_trainer
 from swirl_lightning.codecs.image import load_codec
 from swirl_lightning.experience import NonFiniteRewardError
 from swirl_lightning.inference import Inference
@@ -39,6 +39,7 @@ from swirl_lightning.types import (
     Transition,
     seeded_generator,
 )
+from swirl_lightning.warmup import check_thresholds, measure_roles
 from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.scorer import CausalScorer, scoring_path
@@ -290,23 +291,18 @@ class SwirlModule(L.LightningModule):
 
     def _maybe_end_warmup(self, thresholds: dict[str, float]) -> dict[str, float]:
         """Makes this epoch the warm-up's last where the roles are good enough; returns their shares of right answers."""
-        pairs: Sequence[Transition] = self.trainer.datamodule.val  # type: ignore[attr-defined]
-        right: dict[str, float] = {}
-        for role, least in thresholds.items():
-            share = self.inference.exact_match(Role(role), pairs)
-            right[role] = self.trainer.strategy.broadcast(share)  # one decision, whatever another machine's rounding
-            if right[role] < least:  # the roles after it need not be asked
-                if self.current_epoch + 1 == self.schedule.warmup_epochs:
-                    rank_zero_warn(
-                        f"the warm-up is over, and the {role.upper()} is right on {right[role]:.1%} of the validation pairs, "
-                        f"not on {least:.1%} (warmup_until): SWIRL gains little from a weak pair; more epochs or labels"
-                    )
-                break
-        else:
+        pairs, agree = self.trainer.datamodule.val, self.trainer.strategy.broadcast  # type: ignore[attr-defined]
+        right, short = measure_roles(self.inference, pairs, thresholds, agree)
+        epochs, most = self.current_epoch + 1, self.schedule.warmup_epochs
+        if short is None:
             shares = ", ".join(f"{role.upper()} {share:.1%}" for role, share in right.items())
-            rank_zero_info(f"right on the validation pairs: {shares}; the warm-up ends after {self.current_epoch + 1} epochs")
-            if self.current_epoch + 1 < self.schedule.warmup_epochs:
-                self._shorten_warmup(self.current_epoch + 1)
+            rank_zero_info(f"right on the validation pairs: {shares}; the warm-up ends after {epochs} epochs")
+            self._shorten_warmup(epochs)
+        elif epochs == most:
+            rank_zero_warn(
+                f"the warm-up ends with the {short.upper()} right on {right[short]:.1%} of the validation pairs, not on "
+                f"{thresholds[short]:.1%} (warmup_until): SWIRL gains little from a weak pair; more epochs or labels"
+            )
         return {f"{role}_exact_match": share for role, share in right.items()}
 
     def _shorten_warmup(self, epochs: int) -> None:

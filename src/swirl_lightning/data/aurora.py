@@ -7,15 +7,13 @@ transitions; they are counted.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from swirl_lightning.codecs.image_pixels import load_rgb
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.image_records import NO_FILE, image_pair, read_records, text_field
 from swirl_lightning.types import Transition
 
 _LEFT_OUT = "records without a target image"
@@ -33,7 +31,7 @@ class AuroraRecorder:
 
     root: Path
     parts: tuple[str, ...] = ("train", "test")
-    missing: str = "raise"
+    missing: Literal["raise", "skip"] = "raise"
     counts: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
@@ -80,45 +78,8 @@ class AuroraRecorder:
         if not record.get("output"):
             self.counts[_LEFT_OUT] += 1
             return []
-        images = []
-        for name in ("input", "output"):
-            path = self.root / text_field(record, name, place)
-            if not path.is_file():
-                if self.missing == "raise":
-                    raise DataError(f"{place}: field {name!r}: there is no file {path} (--env.missing skip leaves it out)")
-                self.counts["records without an image file"] += 1
-                return []
-            images.append(path.read_bytes())
-            load_rgb(images[-1], where=f"{place}, field {name!r}")
+        images = image_pair(self.root, record, ("input", "output"), place, self.missing)
+        if images is None:
+            self.counts[NO_FILE] += 1
+            return []
         return [Transition(images[0], images[1], text_field(record, "instruction", place), episode=episode)]
-
-
-def read_records(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Records of a JSON list or of JSON lines, counted from 1.
-
-    Raises:
-        DataError: naming file and record of what is malformed.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-        records = (
-            json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line]
-        )
-    except ValueError as error:
-        raise DataError(f"{file}: malformed JSON ({error})") from error
-    for number, record in enumerate(records, 1):
-        if not isinstance(record, dict):
-            raise DataError(f"{file}, record {number}: must be an object, got {type(record).__name__}")
-        yield number, record
-
-
-def text_field(record: Mapping[str, Any], name: str, place: str) -> str:
-    """A field that must be text.
-
-    Raises:
-        DataError: naming place and field.
-    """
-    value = record.get(name)
-    if not isinstance(value, str) or not value:
-        raise DataError(f"{place}: field {name!r} must be text, got {value!r}")
-    return value

@@ -141,12 +141,6 @@ class TransitionDataModule(L.LightningDataModule):
                     "let data.columns: {split: null} ignore the data's own splits"
                 )
 
-    def steps_per_epoch(self, phase: Phase) -> int:
-        """Batches of an epoch of a phase."""
-        if phase is Phase.WARMUP:
-            return self.warmup_batches or -(-len(self.labelled) // self.warmup_batch_size)
-        return -(-len(self.unlabelled) // self.batch_size)
-
     def _warmup_order(self, epoch: int) -> list[int]:
         """Indices of an epoch out of the endless row of passes over the labelled transitions, each in an order of its own."""
         size = len(self.labelled)

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from swirl_lightning.codecs.image_pixels import load_rgb
-from swirl_lightning.data.aurora import read_records, text_field
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.image_records import NO_FILE, image_pair, read_records, text_field
 from swirl_lightning.types import Transition
 
 
@@ -62,14 +60,8 @@ class PicoBananaRecorder:
             yield self._transition(record, f"{self.file}, record {number}", f"{self.file.stem}/{number}")
 
     def _transition(self, record: Mapping[str, Any], place: str, episode: str) -> list[Transition]:
-        images = []
-        for name in ("local_input_image", "output_image"):
-            path = self.root / text_field(record, name, place)
-            if not path.is_file():
-                if self.missing == "raise":
-                    raise DataError(f"{place}: field {name!r}: there is no file {path} (--env.missing skip leaves it out)")
-                self.counts["records without an image file"] += 1
-                return []
-            images.append(path.read_bytes())
-            load_rgb(images[-1], where=f"{place}, field {name!r}")
+        images = image_pair(self.root, record, ("local_input_image", "output_image"), place, self.missing)
+        if images is None:
+            self.counts[NO_FILE] += 1
+            return []
         return [Transition(images[0], images[1], text_field(record, self.action, place), episode=episode)]
