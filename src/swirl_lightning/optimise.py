@@ -39,13 +39,13 @@ def supervised_parts(
     Yields:
         Parts with the sum ``nll`` (weighted).
     """
-    starts = _starts(groups)
+    rows = [row for group in groups for row in group]
     for batch in in_step(scorer.micro_batches(groups), model):
         if batch is None:
             yield _idle(scorer, model)
             continue
-        scores = scorer(model, [groups[i] for i in batch])
-        index = [n for i in batch for n in range(starts[i], starts[i + 1])]
+        scores = scorer(model, [[rows[n] for n in part] for part in batch])
+        index = [n for part in batch for n in part]
         factor = torch.tensor([weights[n] for n in index], device=scores.logprobs.device)  # [n]
         loss = -(scores.logprobs.sum(-1) * factor).sum()
         yield LossPart(loss, {"nll": float(loss.detach())})
@@ -89,28 +89,27 @@ def policy_parts(
     """
     chosen = trained_groups(experience, settings)
     groups = [experience.groups[b] for b in chosen]
+    rows = [(b, k) for b in chosen for k in range(len(experience.groups[b]))]
     trajectory, temperature = experience.trajectory, settings.sampling.temperature or 1.0
     assert experience.skipped is not None
     for batch in in_step(scorer.micro_batches(groups), model):
         if batch is None:
             yield _idle(scorer, model)
             continue
-        picked = torch.tensor([chosen[i] for i in batch], device=trajectory.mask.device)
-        scores = scorer(
-            model, [groups[i] for i in batch], temperature=temperature, constraint=constraint, entropy=True
-        )  # [b*G, t]
+        parts = [[experience.groups[b][k] for b, k in (rows[n] for n in part)] for part in batch]
+        picked = torch.tensor([rows[n] for part in batch for n in part], device=trajectory.mask.device).unbind(1)  # b, k: [n]
+        scores = scorer(model, parts, temperature=temperature, constraint=constraint, entropy=True)  # [n, t]
         t = scores.logprobs.shape[1]
-        valid = trajectory.mask & ~experience.skipped[..., None]  # [B, G, T]
-        mask = valid[picked, :, :t].flatten(0, 1)  # [b*G, t]
-        sampled = trajectory.logprobs[picked, :, :t].flatten(0, 1)
+        mask = (trajectory.mask & ~experience.skipped[..., None])[picked][:, :t]  # [n, t]
+        sampled = trajectory.logprobs[picked][:, :t]
         old = scores.logprobs.detach() if on_policy else sampled
         result = grpo_loss(
             scores.logprobs,
             old,
-            experience.advantages[picked].flatten(),
+            experience.advantages[picked],
             mask,
             settings.grpo,
-            ref_logprobs=None if reference is None else reference[picked, :, :t].flatten(0, 1),
+            ref_logprobs=None if reference is None else reference[picked][:, :t],
             normaliser=normaliser,
         )
         sums = {
@@ -125,11 +124,3 @@ def policy_parts(
 def _idle(scorer: CausalScorer, model: PreTrainedModel) -> LossPart:
     """The part of a rank that has no rows left while others go on with a sharded model: its gradients are zero."""
     return LossPart(scorer(model, [IDLE]).logprobs.sum() * 0.0, {})
-
-
-def _starts(groups: Sequence[Sequence[ScoredRow]]) -> list[int]:
-    """Index of the first row of every group, and the number of rows."""
-    starts = [0]
-    for group in groups:
-        starts.append(starts[-1] + len(group))
-    return starts

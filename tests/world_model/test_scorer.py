@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.types import ScoredRow
-from swirl_lightning.world_model.packing import common_prefix, micro_batches, pack
+from swirl_lightning.world_model.packing import common_prefix, micro_batches, pack, split_groups, tokens_of
 from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath, _self_check, scoring_path
 from tests.models import ARCHITECTURES, VOCAB, build, random_groups
 
@@ -79,15 +79,18 @@ def test_temperature_constraint_and_chunked_head(path):
         torch.testing.assert_close(value, wanted[key], atol=2e-5, rtol=1e-4)
 
 
-def test_micro_batches_add_up_to_the_whole_batch():
+@pytest.mark.parametrize("budget", [40, 25, 1])  # one group a pass, groups divided, one row a pass
+def test_micro_batches_add_up_to_the_whole_batch(budget):
     model, groups = build("llama"), random_groups(6, 4, 12, 8)
+    rows = [row for group in groups for row in group]
     whole = gradients(model, CausalScorer()(model, groups).logprobs.sum())
-    scorer = CausalScorer(token_budget=40)
+    scorer = CausalScorer(token_budget=budget)
     batches = list(scorer.micro_batches(groups))
+    assert sorted(n for batch in batches for part in batch for n in part) == list(range(len(rows)))
     assert len(batches) > 2
     model.zero_grad()
     for batch in batches:
-        scorer(model, [groups[i] for i in batch]).logprobs.sum().backward()
+        scorer(model, [[rows[n] for n in part] for part in batch]).logprobs.sum().backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, whole[name], atol=1e-4, rtol=1e-4)
     scored = scorer.score(model, groups)
@@ -144,6 +147,21 @@ def test_common_prefix(rows):
     n = common_prefix(rows)
     assert all(row[:n] == rows[0][:n] for row in rows)
     assert any(len(row) == n for row in rows) or len({row[n] for row in rows}) > 1
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 6))
+def test_parts_of_groups_keep_equal_rows_together_and_within_the_budget(budget, count, members):
+    groups = [[*group, group[0]] for group in random_groups(count, members, 10, 4, seed=budget)]
+    rows = [row for group in groups for row in group]
+    parts = split_groups(groups, budget)
+    assert sorted(n for part in parts for n in part) == list(range(len(rows)))
+    owner = [g for g, group in enumerate(groups) for _ in group]
+    for part in parts:
+        assert len({owner[n] for n in part}) == 1
+        chosen = [rows[n] for n in part]
+        assert tokens_of(chosen) <= budget or len({row.ids for row in chosen}) == 1
+    home = {n: i for i, part in enumerate(parts) for n in part}
+    assert all(home[a] == home[b] for a in home for b in home if owner[a] == owner[b] and rows[a].ids == rows[b].ids)
 
 
 @given(st.integers(1, 200), st.integers(1, 12))

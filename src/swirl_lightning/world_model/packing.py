@@ -48,7 +48,7 @@ def tokens_of(group: Group) -> int:
 def micro_batches(groups: Sequence[Group], token_budget: int) -> Iterator[list[int]]:
     """Splits groups into micro-batches of at most ``token_budget`` flat tokens, similar lengths together.
 
-    A group that alone exceeds the budget gets a micro-batch of its own.
+    A group that alone exceeds the budget gets a micro-batch of its own; ``split_groups`` divides it first.
 
     Args:
         groups: the groups.
@@ -68,6 +68,30 @@ def micro_batches(groups: Sequence[Group], token_budget: int) -> Iterator[list[i
         total += costs[i]
     if batch:
         yield batch
+
+
+def split_groups(groups: Sequence[Group], token_budget: int) -> list[list[int]]:
+    """Divides groups that exceed ``token_budget`` flat tokens, each part with the prefix of its own.
+
+    Args:
+        groups: the groups.
+        token_budget: flat tokens that fit into one pass; a single row may exceed it.
+
+    Returns:
+        For every part, row numbers in the flattened order of ``groups``; every row exactly once, equal rows together.
+    """
+    parts: list[list[int]] = []
+    first = 0
+    for group in groups:
+        numbers: dict[tuple[int, ...], list[int]] = {}
+        for n, row in enumerate(group, first):
+            numbers.setdefault(row.ids, []).append(n)
+        first += len(group)
+        prefix = common_prefix(list(numbers))
+        equal = iter(numbers.values())
+        for turn in in_turns([len(ids) - prefix for ids in numbers], token_budget - prefix):
+            parts.append([n for _ in turn for n in next(equal)])
+    return parts
 
 
 def pack(groups: Sequence[Group], device: torch.device) -> PackedRows:

@@ -14,7 +14,17 @@ from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.types import ScoredRow, TokenScores
 from swirl_lightning.world_model.attention import ATTENTION_NAME, no_mask, pack_layout, tail_layout
 from swirl_lightning.world_model.head import LOGIT_BUDGET, ScoringHead, scoring_through
-from swirl_lightning.world_model.packing import Group, PackedRows, common_prefix, cut, in_turns, micro_batches, pack, tokens_of
+from swirl_lightning.world_model.packing import (
+    Group,
+    PackedRows,
+    common_prefix,
+    cut,
+    in_turns,
+    micro_batches,
+    pack,
+    split_groups,
+    tokens_of,
+)
 from swirl_lightning.world_model.sharding import compute_dtype, device_of, in_step, is_sharded
 
 log = logging.getLogger(__name__)
@@ -43,9 +53,16 @@ class CausalScorer:
             raise ValueError(f"token_budget must be at least 1, got {token_budget}")
         self.token_budget, self.path, self.logit_budget = token_budget, path, logit_budget
 
-    def micro_batches(self, groups: Sequence[Group]) -> Iterator[list[int]]:
-        """Indices of the groups that go through the model together."""
-        return micro_batches(groups, self.token_budget)
+    def micro_batches(self, groups: Sequence[Group]) -> Iterator[list[list[int]]]:
+        """Rows that go through the model together in training; a group that is too large for one pass is divided.
+
+        Yields:
+            Numbers of rows in the flattened order of ``groups``, those that share a prefix together; every row exactly once.
+        """
+        rows = [row for group in groups for row in group]
+        parts = split_groups(groups, self.token_budget)
+        for batch in micro_batches([[rows[n] for n in part] for part in parts], self.token_budget):
+            yield [parts[i] for i in batch]
 
     def __call__(
         self,
@@ -102,7 +119,7 @@ class CausalScorer:
         longest = max((len(row.ids) - row.start for group in groups for row in group), default=1)
         logprobs = torch.zeros(starts[-1], longest, device=device)
         mask = torch.zeros(starts[-1], longest, dtype=torch.bool, device=device)
-        for batch in in_step(self.micro_batches(groups), model):
+        for batch in in_step(micro_batches(groups, self.token_budget), model):
             if batch is None:
                 self(model, [IDLE])
                 continue
