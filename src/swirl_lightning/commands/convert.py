@@ -1,16 +1,19 @@
-"""``swirl convert``: a VQGAN checkpoint in the taming-transformers layout as a diffusers VQModel."""
+"""``swirl convert``: checkpoints of other projects as folders that this one reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse import auto_cli
 
 from swirl_lightning.codecs.image_taming import convert_taming
+from swirl_lightning.world_model.gguf import convert_gguf
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    folder = auto_cli(convert_taming, prog="swirl convert", args=list(argv), as_positional=False)
+    formats: dict[str, Any] = {"vqgan": convert_taming, "gguf": convert_gguf}
+    folder = auto_cli(formats, prog="swirl convert", args=list(argv), as_positional=False)
     print(f"written to {folder}")
     return 0
