@@ -79,3 +79,18 @@ def test_an_interrupted_run_goes_on_bitwise(variant, config, complaint, power_cu
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
     assert scalars(tmp_path / "broken") == scalars(tmp_path / "straight")
     assert lines(tmp_path / "broken" / "health.jsonl") == lines(tmp_path / "straight" / "health.jsonl")
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_a_run_stopped_by_max_steps_inside_an_epoch_goes_on_where_it_stopped(every, config, tmp_path):
+    changes = {"trainer__callbacks": [], "checkpoint__every_n_batches": every}
+    assert main(config(run_dir=str(tmp_path / "straight"), **changes)) == 0
+    parts = config(run_dir=str(tmp_path / "parts"), **changes)
+    for steps in (2, 3, 5):  # inside the warm-up, at its end, inside Phase I
+        resume = ["--ckpt_path", "last"] if steps > 2 else []
+        assert main([*parts, *resume, "--trainer.max_steps", str(steps)]) == 0
+        assert torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == steps
+    assert main([*parts, "--ckpt_path", "last"]) == 0
+    one, other = (state(tmp_path / name) for name in ("straight", "parts"))
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert scalars(tmp_path / "parts") == scalars(tmp_path / "straight")
