@@ -76,6 +76,10 @@ ENVIRONMENTS = {
     "stabletoolbench": Environment(
         "swirl_lightning.data.stabletoolbench:StableToolBenchRecorder", "MirrorAPI's released calls of real tools"
     ),
+    "textworldexpress": Environment(
+        "swirl_lightning.data.textworldexpress:TextWorldExpressRecorder",
+        "TextWorldExpress's small text games, gold paths and walks",
+    ),
     "video": Environment("swirl_lightning.data.video:VideoRecorder", "any folder of videos as state-only pairs"),
 }
 """Worlds that ``swirl record`` knows; adding one is a line here and a file beside this one."""

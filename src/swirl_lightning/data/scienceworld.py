@@ -11,22 +11,20 @@ enumerates every valid action, which is most of the work.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 from swirl_lightning.data.jobs import JobRecorder, JobResult
 from swirl_lightning.data.simulators import JavaSimulator, run_side_by_side
-from swirl_lightning.types import Transition
+from swirl_lightning.data.text_games import GameLog, NoOps, Target, check_walks, spread
 
 ENTRY = "scienceworld.runtime.pythonapi.PythonInterface"
 SPLITS = {"train": "getVariationsTrain", "val": "getVariationsDev", "test": "getVariationsTest"}
 REFUSED = ("No known action matches", "Ambiguous request", "Unknown action")
 NOT_EXPLORED = {"reset", "task", "inventory", "look around", "wait"}  # change nothing, or everything
 OFTEN = {"go": 6, "open": 4, "pick": 4, "move": 4, "put": 3, "pour": 2, "activate": 2, "use": 2}  # verbs that change the world
-UNCHANGED = "Nothing visible changes.\n"
 
 
 @dataclass
@@ -55,8 +53,8 @@ class ScienceWorldRecorder(JobRecorder):
     explore: int = 1
     explore_steps: int = 20
     max_gold_steps: int | None = 40
-    target: Literal["observation", "full"] = "observation"
-    no_ops: Literal["keep", "drop", "mark"] = "keep"
+    target: Target = "observation"
+    no_ops: NoOps = "keep"
     simplifications: str = ""
     seed: int = 0
     workers: int = 2
@@ -69,11 +67,7 @@ class ScienceWorldRecorder(JobRecorder):
         Raises:
             ValueError: naming the option.
         """
-        for name in ("variations", "max_gold_steps", "explore_steps", "workers"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"scienceworld: {name} must be at least 1, got {value}")
-        if self.timeout <= 0 or self.explore < 0 or not (self.gold or self.explore):
-            raise ValueError("scienceworld: timeout must be positive, and gold or explore must be on")
+        check_walks(self, "scienceworld", "variations")
 
     def _open(self) -> JavaSimulator:
         return JavaSimulator("scienceworld", "scienceworld.jar", ENTRY, "scienceworld", self.timeout)
@@ -93,7 +87,7 @@ class ScienceWorldRecorder(JobRecorder):
                         raise ValueError(f"scienceworld: tasks: there is no {task!r}; there are {', '.join(known)}")
                     simulator.ask("load", task, 0, "", False)
                     for split, method in SPLITS.items():
-                        for variation in _spread(simulator.ask(method), self.variations):
+                        for variation in spread(simulator.ask(method), self.variations):
                             kinds = [*(["gold"] if self.gold else []), *(f"walk-{k}" for k in range(self.explore))]
                             self._jobs |= {f"{task}/{variation}/{kind}": split for kind in kinds}
             finally:
@@ -119,16 +113,16 @@ class ScienceWorldRecorder(JobRecorder):
         path = [str(action) for action in simulator.ask("getGoldActionSequence")]
         episode = _Episode(self, simulator, job)
         if kind == "gold":
-            keep = {i for i, _ in _spread(list(enumerate(path)), self.max_gold_steps)}
+            keep = {i for i, _ in spread(list(enumerate(path)), self.max_gold_steps)}
             for i, action in enumerate(path):
-                if episode.step(action, keep=i in keep) is None or episode.done:
+                if not episode.step(action, keep=i in keep) or episode.done:
                     break
         else:
             rng = random.Random(f"{self.seed}/{job}")
             for action in path[: rng.randrange(max(1, len(path)))]:
                 episode.step(action, keep=False)
             self._walk(episode, rng)
-        return JobResult(episode.kept, dict(episode.counts))
+        return JobResult(episode.log.kept, dict(episode.log.counts))
 
     def _walk(self, episode: _Episode, rng: random.Random) -> None:
         """Random actions: a kind of action, then things that are here; what the simulator does not understand is drawn anew."""
@@ -140,53 +134,30 @@ class ScienceWorldRecorder(JobRecorder):
             things = simulator.ask("getPossibleObjects")
             template = rng.choices(templates, [OFTEN.get(t.split()[0], 1) for t in templates])[0]
             action = " ".join(str(rng.choice(things)) if word == "OBJ" else word for word in template.split())
-            taken += episode.step(action, keep=True) is not None
+            taken += episode.step(action, keep=True)
 
 
 class _Episode:
-    """Plays actions and keeps transitions."""
+    """Plays actions."""
 
     def __init__(self, recorder: ScienceWorldRecorder, simulator: JavaSimulator, job: str) -> None:
-        self.recorder, self.simulator, self.job = recorder, simulator, job
-        self.kept: list[Transition] = []
-        self.counts: Counter[str] = Counter()
-        self.done, self._step = False, 0
-        self.context = str(simulator.ask("getTaskDescription"))
+        self.simulator, self.done = simulator, False
+        context = str(simulator.ask("getTaskDescription"))
         simulator.ask("reset")
         simulator.ask("step", "look around")
-        self.state = self._look()
+        self.log = GameLog(job, context, self._look(), recorder.target, recorder.no_ops)
 
     def _look(self) -> str:
         return f"{self.simulator.ask('freeActionLook')}\n{self.simulator.ask('freeActionInventory')}".strip()
 
-    def step(self, action: str, *, keep: bool) -> str | None:
-        """Plays an action; returns the answer, or None where the simulator did not understand it."""
+    def step(self, action: str, *, keep: bool) -> bool:
+        """Plays an action; False where the simulator did not understand it."""
         answer = str(self.simulator.ask("step", action)).strip()
         if answer.startswith(REFUSED):
-            self.counts["refused actions"] += 1
+            self.log.counts["refused actions"] += 1
             if answer.startswith("Ambiguous request"):
                 self.simulator.ask("step", "")  # cancels the question
-            return None
-        before, self.state = self.state, self._look()
+            return False
         self.done = bool(self.simulator.ask("getCompleted"))
-        self._step += 1
-        if not keep:
-            self.counts["steps played, not recorded"] += 1
-            return answer
-        same = before == self.state
-        self.counts["no-op steps"] += same
-        if same and self.recorder.no_ops == "drop":
-            self.counts["no-op steps dropped"] += 1
-            return answer
-        after = answer if self.recorder.target == "observation" else f"{answer}\n{self.state}".strip()
-        if same and self.recorder.no_ops == "mark":
-            after = UNCHANGED + after
-        self.kept.append(Transition(before, after, action, context=self.context, episode=self.job, step=self._step - 1))
-        return answer
-
-
-def _spread(values: Sequence[Any], count: int | None) -> list[Any]:
-    """Evenly spaced members, all of them where there are no more than ``count``."""
-    if count is None or len(values) <= count:
-        return list(values)
-    return [values[i * len(values) // count] for i in range(count)]
+        self.log.add(action, answer, self._look(), keep=keep)
+        return True

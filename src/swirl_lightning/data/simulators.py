@@ -30,11 +30,14 @@ class SimulatorProcess:
         command: program and arguments.
         name: of the simulator, for messages.
         timeout: seconds that one answer may take.
+        files: copied into the folder where it is started; some simulators read, and some write files there.
     """
 
-    def __init__(self, command: Sequence[str], name: str, timeout: float) -> None:
+    def __init__(self, command: Sequence[str], name: str, timeout: float, files: Sequence[Path] = ()) -> None:
         self.name, self.timeout = name, timeout
-        self._folder = tempfile.TemporaryDirectory()  # some simulators write files where they are started
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # what the process started may still write
+        for file in files:
+            shutil.copy(file, self._folder.name)
         pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
         try:
             self.process = subprocess.Popen(
@@ -74,11 +77,18 @@ class SimulatorProcess:
                     f"{self.name}: no answer for {self.timeout:g} s while it was to {doing}; it was stopped. Finished episodes "
                     "are kept: run the command again to go on, with a larger env.timeout if the machine is slow"
                 ) from error
-            if (status := self.process.poll()) is not None:
+            if (status := self._ended()) is not None:
                 raise SimulatorError(f"{self.name}: the simulator died with status {status} while it was to {doing}") from error
             raise
         finally:
             timer.cancel()
+
+    def _ended(self) -> int | None:
+        """Exit status of a process that ended, or is about to: its pipes close before it does."""
+        try:
+            return self.process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return None
 
     def close(self) -> None:
         """Ends the process."""
@@ -116,19 +126,20 @@ class JavaSimulator:
         entry: Java class to make.
         extra: extra that brings the package and a Java runtime.
         timeout: seconds that one answer may take.
+        files: files of the package that the simulator reads where it is started.
 
     Raises:
         ImportError: naming the extra, if the package is missing.
         SimulatorError: if Java is missing or does not start.
     """
 
-    def __init__(self, package: str, jar: str, entry: str, extra: str, timeout: float) -> None:
+    def __init__(self, package: str, jar: str, entry: str, extra: str, timeout: float, files: Sequence[str] = ()) -> None:
         py4j = require("py4j.java_gateway", extra)
         folder = Path(str(require(package, extra).__file__)).parent
         paths = os.pathsep.join((str(py4j.find_jar_path()), str(folder / jar)))
         flags = ["-XX:+UseSerialGC", "-XX:ActiveProcessorCount=1"]  # one core a simulator
         command = [find_java(extra), *flags, "-cp", paths, "py4j.GatewayServer", "--die-on-broken-pipe", "0"]
-        self._process = SimulatorProcess(command, package, timeout)
+        self._process = SimulatorProcess(command, package, timeout, [folder / file for file in files])
         try:
             with self._process.limit("start"):
                 self._port = int(self._process.stdout.readline())
