@@ -114,7 +114,11 @@ class BenchmarkEvaluation(Callback):
             "global_step": trainer.global_step,
             "transitions": len(transitions),
         }
-        spent = {"seconds": time.time() - began, "elapsed": time.time() - self._started}
+        spent = {
+            "seconds": time.time() - began,
+            "elapsed": time.time() - self._started,
+            "generated_tokens": module.generated_tokens,
+        }
         for row in rows:
             append_row(Path(trainer.default_root_dir) / METRICS, {**place, **row, **spent}, ("label", "split", "decoding"))
             for logger in trainer.loggers:

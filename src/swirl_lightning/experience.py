@@ -66,8 +66,9 @@ def collect(
     wordings = [{r: builder.wording_of(pair, r, epoch) for r in Role} for pair in pairs]
     actions: list[str] = []
     latent_logprob: Tensor | None = None
+    latent_tokens = 0
     if role is Role.FWM:
-        actions, latent_logprob = _infer(inference, pairs, [w[Role.IDM] for w in wordings], seed, epoch)
+        actions, latent_logprob, latent_tokens = _infer(inference, pairs, [w[Role.IDM] for w in wordings], seed, epoch)
         encoded = [builder.fwm_prompt(p, z, w[role]) for p, z, w in zip(pairs, actions, wordings, strict=True)]
         clock = _lap(seconds, "label", clock)
     else:
@@ -104,19 +105,20 @@ def collect(
         latent_logprob=latent_logprob,
         skipped=skipped,
         cut_tokens=sum(prompt.cut for prompt in encoded),
+        latent_tokens=latent_tokens,
         seconds=seconds,
     )
 
 
 def _infer(
     inference: Inference, pairs: Sequence[UnlabelledPair], wordings: Sequence[int], seed: int, epoch: int
-) -> tuple[list[str], Tensor]:
-    """Latent actions ``z ~ Q(.|x,y)`` and their log-probabilities as drawn, [B]."""
+) -> tuple[list[str], Tensor, int]:
+    """Latent actions ``z ~ Q(.|x,y)``, their log-probabilities as drawn, [B], and how many tokens that took."""
     prompts = [inference.prompts.idm_prompt(p, wording=w).ids for p, w in zip(pairs, wordings, strict=True)]
     seeds = [pair_seed(seed, pair, "latent", epoch) for pair in pairs]
     drawn = inference.rollout(Role.IDM, prompts, 1, seeds=seeds)
     actions = [str(members[0]) for members in inference.decode(Role.IDM, drawn)]
-    return actions, drawn.logprobs.sum((1, 2))
+    return actions, drawn.logprobs.sum((1, 2)), int(drawn.mask.sum())
 
 
 def _judge_rows(

@@ -70,8 +70,10 @@ class PhaseLosses:
         params = SamplingParams(max_new_tokens=sampling.max_new_tokens, temperature=temperature)
         actions = self.inference.infer_actions(batch.unlabelled, params=params, seed=self.seed + epoch)
         labelled = _labelled(batch.unlabelled, [z[0] for z in actions])
+        generated = sum(len(self.inference.prompts.action_completion(z[0])) for z in actions)
         # with replay this is SFT on the merged data, without it SFT continued on pseudo-labels (arXiv:2506.06006)
-        return self.supervised(Role.FWM, {Role.FWM: 1.0}, [*labelled, *batch.labelled], "nll", epoch)
+        values = self.supervised(Role.FWM, {Role.FWM: 1.0}, [*labelled, *batch.labelled], "nll", epoch)
+        return values | {"generated_tokens": float(generated)}
 
     def swirl(self, role: Role, batch: Batch, epoch: int, step: Callable[[bool], None]) -> tuple[Experience, dict[str, float]]:
         """One GRPO step of a policy (arXiv:2602.06130, Algorithm 1).

@@ -128,6 +128,7 @@ class SwirlModule(L.LightningModule):
         self.inference: Inference
         self.last_experience: Experience | None = None  # this step's, for callbacks
         self._batch = Batch()  # this step's
+        self.generated_tokens = 0  # by training so far, of all ranks
         self._skipped_parts = 0  # losses and gradients of this step that were not finite
         self._step_values: dict[str, float] = {}  # gradient norm and learning rate of the last step, equal on every rank
 
@@ -268,6 +269,7 @@ class SwirlModule(L.LightningModule):
         if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until:
             values |= self._maybe_end_warmup(self.warmup_until)
         values["iteration"] = float(self.iteration)
+        self.generated_tokens += int(values.get("generated_tokens", 0))
         self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
 
     def _warmup_losses(self, batch: Batch) -> dict[str, float]:
@@ -312,10 +314,11 @@ class SwirlModule(L.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["warmup_epochs"] = self.schedule.warmup_epochs
+        checkpoint |= {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens}
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.generated_tokens = checkpoint.get("generated_tokens", 0)
         epochs = checkpoint.get("warmup_epochs", self.schedule.warmup_epochs)
         if epochs < self.schedule.warmup_epochs:
             self._shorten_warmup(epochs)

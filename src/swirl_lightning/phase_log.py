@@ -42,6 +42,7 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
     mean("clamped_share", experience.clamped)
     sums |= {"distinct_share": distinct, "distinct_share" + COUNT: float(rewards.numel())}
     sums["cut_tokens"] = float(experience.cut_tokens)
+    sums["generated_tokens"] = float(trajectory.mask.sum()) + experience.latent_tokens
     assert experience.judged is not None
     assert experience.skipped is not None
     sums["skipped"] = float(experience.skipped.sum())

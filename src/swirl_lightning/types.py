@@ -150,6 +150,7 @@ class Experience:
     latent_logprob: Tensor | None = None  # float32 [B], log Q(z | x, y) of Phase I's actions as they were drawn, nats
     skipped: Tensor | None = None  # bool [B, G], members left out because their reward is not finite
     cut_tokens: int = 0  # tokens that prompts lost to the length limit
+    latent_tokens: int = 0  # sampled for Phase I's actions
     seconds: dict[str, float] = field(default_factory=dict)  # wall time per part
 
 

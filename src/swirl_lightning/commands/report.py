@@ -100,11 +100,35 @@ def summarise(
     return row
 
 
-def run_seconds(folder: Path) -> float:
-    """Wall time of a run up to its last evaluation; 0 when unknown."""
-    path = folder / "metrics.jsonl"
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    return max((float(record.get("elapsed", 0.0)) for record in records), default=0.0)
+def run_costs(folder: Path) -> dict[str, float]:
+    """Wall time and tokens sampled by training up to a run's last evaluation, and the health of its latent actions at the end.
+
+    Returns:
+        ``seconds`` (since the start or the last resume), ``generated_tokens``, ``code_gap`` and ``unique_share``, where known.
+    """
+
+    def records(name: str) -> list[dict[str, Any]]:
+        path = folder / name
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+    costs: dict[str, float] = {}
+    for field, name in (("elapsed", "seconds"), ("generated_tokens", "generated_tokens")):
+        found = [float(record[field]) for record in records("metrics.jsonl") if field in record]
+        costs |= {name: max(found)} if found else {}
+    last = (records("health.jsonl") or [{}])[-1]
+    return costs | {name: float(last[name]) for name in ("code_gap", "unique_share") if name in last}
+
+
+def costs_as_markdown(costs: Mapping[str, Mapping[str, float]]) -> str:
+    """What a run of each method cost, and its latent actions' health, where there is any; means over seeds."""
+    columns = {"minutes": ("seconds", 60), "tokens sampled": ("generated_tokens", 1)}
+    health = {"code gap": ("code_gap", 1), "unique actions": ("unique_share", 1)}
+    columns |= {title: column for title, column in health.items() if any(column[0] in row for row in costs.values())}
+    lines = ["| run | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in costs.items():
+        cells = [f"{row[key] / unit:,.2f}".removesuffix(".00") if key in row else "" for key, unit in columns.values()]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -144,6 +168,11 @@ def write_report(report: Mapping[str, Any], out: Path, title: str) -> None:
         f"unless it says sampled (temperature 0.75, top-p 0.96). The gain is in {report['measure']}.",
         "",
         as_markdown(report["rows"]),
+        "",
+        "What a run took on average. Tokens are those that training sampled; the code gap is the next state's log-probability "
+        "under the IDM's action minus under the true one.",
+        "",
+        costs_as_markdown(report["costs"]),
         "",
     ]
     (out / "report.md").write_text("\n".join(text), encoding="utf-8")

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
-from swirl_lightning.commands.report import Measures, run_rows, run_seconds, summarise, write_page, write_report
+from swirl_lightning.commands.report import Measures, run_costs, run_rows, summarise, write_page, write_report
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Study:
         split: split that the report is about.
         measure: the FWM's measure that gains are about, e.g. ``tool_bleu``.
         title: first line of the report.
+        ablate: options whose values are tried one after another in every method that starts from the warm-up, e.g.
+            ``{model.fwm.group_size: [4, 8, 32]}``: a row ``swirl, group_size=4`` each.
         page: Markdown page whose part between ``<!-- report -->`` and ``<!-- /report -->`` becomes the report's table.
     """
 
@@ -72,6 +74,7 @@ class Study:
     split: str = "test"
     measure: str = "exact_match"
     title: str = "Study"
+    ablate: dict[str, list[Any]] = field(default_factory=dict)
     page: Path | None = None
 
     def __post_init__(self) -> None:
@@ -85,7 +88,7 @@ class Study:
             raise FileNotFoundError(f"study: base configuration {self.base} does not exist")
         if not self.seeds:
             raise ValueError("study: seeds is empty")
-        names = [method.name for method in self.methods]
+        names = [method.name for method in self.variants]
         if len(set(names)) != len(names):
             raise ValueError(f"study: method names repeat: {sorted(names)}")
         if self.warmup_run is not None and len(self.seeds) > 1:
@@ -93,16 +96,27 @@ class Study:
         if self.page is not None and not self.page.is_file():
             raise FileNotFoundError(f"study: page {self.page} does not exist; it is edited, not made")
 
+    @property
+    def variants(self) -> list[Method]:
+        """The methods, each as it is and with every value of every option to ablate."""
+        made: list[Method] = []
+        for method in self.methods:
+            made.append(method)
+            for option, values in self.ablate.items() if method.start == "warmup" else ():
+                name = f"{method.name}, {option.rpartition('.')[2]}"
+                made += [replace(method, name=f"{name}={v}", overrides={**method.overrides, option: v}) for v in values]
+        return made
+
     # ------------------------------------------------------------------ running
 
     def run(self) -> dict[str, Any]:
         """Runs what is not finished yet, then writes ``report.json`` and ``report.md``."""
         started = time.time()
-        total = len(self.seeds) * len(self.methods) + (len(self.seeds) if self.warmup_run is None else 0)
+        total = len(self.seeds) * len(self.variants) + (len(self.seeds) if self.warmup_run is None else 0)
         with tqdm(total=total, desc="study", unit="run") as bar, ThreadPoolExecutor(self.workers) as pool:
             if self.warmup_run is None:
                 list(pool.map(lambda seed: self._cell(seed, None, bar), self.seeds))
-            cells = [(seed, method) for seed in self.seeds for method in self.methods]
+            cells = [(seed, method) for seed in self.seeds for method in self.variants]
             list(pool.map(lambda cell: self._cell(cell[0], cell[1], bar), cells))
         report = self._report(seconds=time.time() - started)
         write_report(report, self.out, self.title)
@@ -119,13 +133,13 @@ class Study:
     def _report(self, seconds: float) -> dict[str, Any]:
         """All cells as rows; a method's own evaluation of the models it started from is the warm-up's again."""
         collected: dict[str, dict[int, Measures]] = {}
-        costs: dict[str, list[float]] = {}
+        costs: dict[str, list[dict[str, float]]] = {}
         for seed in self.seeds:
-            for method in (None, *self.methods):
+            for method in (None, *self.variants):
                 folder = self.folder(seed, method)
                 for row, measures in self._cell_rows(folder, method).items():
                     collected.setdefault(row, {})[seed] = measures
-                costs.setdefault("warmup" if method is None else method.name, []).append(run_seconds(folder))
+                costs.setdefault("warmup" if method is None else method.name, []).append(run_costs(folder))
         sft = collected["sft"]
         rows = [
             summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)], self.measure)
@@ -134,7 +148,7 @@ class Study:
         return {
             "rows": rows,
             "seconds": seconds,
-            "seconds_per_run": {name: sum(v) / len(v) for name, v in costs.items()},
+            "costs": {name: _means(runs) for name, runs in costs.items()},
             "seeds": self.seeds,
             "split": self.split,
             "measure": self.measure,
@@ -188,6 +202,12 @@ class Study:
             if method.overrides.get("model.world_model.storage", "separate") == "separate":
                 options["model.world_model.idm_base"] = str(models / "idm")
         return {**options, **method.overrides}
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of what all rows have."""
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
 
 def _as_argument(value: Any) -> str:
