@@ -63,6 +63,7 @@ ENVIRONMENTS = {
     "bfcl": Environment("swirl_lightning.data.bfcl:BfclRecorder", "BFCL's simulated APIs: calls, wrong calls, answers"),
     "doorkey": Environment("swirl_lightning.data.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
     "mind2web": Environment("swirl_lightning.data.mind2web:Mind2WebRecorder", "Mind2Web's released pages and actions"),
+    "miniwob": Environment("swirl_lightning.data.miniwob:MiniWobRecorder", "MiniWoB++'s pages in a headless browser"),
     "minigrid_images": Environment(
         "swirl_lightning.data.minigrid_images:MiniGridImageRecorder", "MiniGrid's DoorKey rooms as pictures of 64 pixels"
     ),
