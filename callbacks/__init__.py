@@ -5,6 +5,7 @@ from swirl_lightning.callbacks.export_models import ExportModels
 from swirl_lightning.callbacks.image_samples import ImageSamples
 from swirl_lightning.callbacks.latent_action_health import LatentActionHealth
 from swirl_lightning.callbacks.phase_freezing import PhaseFreezing
+from swirl_lightning.callbacks.preemption import Preemption
 from swirl_lightning.callbacks.rollout_sampler import RolloutSampler
 from swirl_lightning.callbacks.run_checkpoint import RunCheckpoint
 
@@ -14,6 +15,7 @@ __all__ = [
     "ImageSamples",
     "LatentActionHealth",
     "PhaseFreezing",
+    "Preemption",
     "RolloutSampler",
     "RunCheckpoint",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +14,10 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from swirl_lightning.benchmarks import run_benchmark, standard_decodings
+from swirl_lightning.files import METRICS, append_row, drop_later
 from swirl_lightning.metrics import Benchmark
 from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Transition
-
-METRICS = "metrics.jsonl"
 
 
 class BenchmarkEvaluation(Callback):
@@ -28,7 +25,8 @@ class BenchmarkEvaluation(Callback):
 
     Scalars are named ``val/fwm_exact_match_greedy`` and the like.
 
-    Evaluates before the first batch of a run without warm-up, after the last warm-up epoch, and after every later epoch.
+    Evaluates before the first batch of a run without warm-up, after the last warm-up epoch, and after every later epoch. A run
+    that resumes drops the lines that were written after its checkpoint.
 
     Args:
         splits: which splits, of ``val`` and ``test``. Choose settings on ``val``; ``test`` is for tables.
@@ -58,6 +56,8 @@ class BenchmarkEvaluation(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SwirlModule)
         self._started = time.time()
+        if trainer.is_global_zero:
+            drop_later(Path(trainer.default_root_dir) / METRICS, trainer.global_step)
         for split in self.splits:
             if not len(getattr(trainer.datamodule, split)):  # type: ignore[attr-defined]
                 raise ValueError(
@@ -135,18 +135,3 @@ def _scalars(split: str, row: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(measures, Mapping)
         for measure, value in measures.items()
     }
-
-
-def append_row(path: Path, row: Mapping[str, Any], key: Sequence[str]) -> None:
-    """Appends a JSON line, atomically; a line with the same key fields, from before a crash, is replaced."""
-    lines: list[str] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            old = json.loads(line)
-            if any(old.get(field) != row.get(field) for field in key):
-                lines.append(line)
-    lines.append(json.dumps(row, default=float))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

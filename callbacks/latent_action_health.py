@@ -8,9 +8,9 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from swirl_lightning.callbacks.benchmark_evaluation import append_row
 from typing_extensions import override
 
+from swirl_lightning.files import HEALTH, append_row, drop_later
 from swirl_lightning.metrics.perplexity import FrozenLanguageModel
 from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Role, Transition
@@ -60,6 +60,8 @@ class LatentActionHealth(Callback):
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SwirlModule)
+        if trainer.is_global_zero:
+            drop_later(Path(trainer.default_root_dir) / HEALTH, trainer.global_step)
         if self.language_model is None:
             rank_zero_info("LatentActionHealth: no perplexity_ratio, since language_model is not given")
         if pl_module.schedule.warmup_epochs == 0 and trainer.global_step == 0:
@@ -83,8 +85,8 @@ class LatentActionHealth(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics({f"health/{k}": v for k, v in values.items()}, step=trainer.global_step)
-            row = {"label": label, "epoch": trainer.current_epoch, **values}
-            append_row(Path(trainer.default_root_dir) / "health.jsonl", row, key=("label",))
+            row = {"label": label, "epoch": trainer.current_epoch, "global_step": trainer.global_step, **values}
+            append_row(Path(trainer.default_root_dir) / HEALTH, row, key=("label",))
 
     def measure(self, module: SwirlModule, transitions: Sequence[Transition]) -> dict[str, float]:
         """All health measures on labelled transitions; actions are drawn with the IDM's training settings."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
 from swirl_lightning.benchmarks import show_state
+from swirl_lightning.files import SAMPLES, drop_later
 from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Experience
-
-SAMPLES = "samples.jsonl"
 
 
 class RolloutSampler(Callback):
@@ -116,16 +114,3 @@ def _code(text: str) -> str:
         return "*(empty)*"
     fence = "`" * (longest + 1)
     return f"{fence} {text} {fence}" if longest else f"`{text}`"
-
-
-def drop_later(path: Path, global_step: int) -> None:
-    """Drops the lines of later steps, and a line that a kill cut short. Atomic."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and json.loads(line).get("global_step", 0) <= global_step:
-            kept.append(line)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)

@@ -11,33 +11,34 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from swirl_lightning.files import discard, put
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Saves through a temporary file in the same folder, so that a crash or a full disk leaves the previous file as it was."""
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Writes the checkpoint.
+        """Writes the checkpoint; it is on disk when this returns.
 
         Raises:
             OSError: if the disk is full or the folder cannot be written; the previous checkpoint is untouched.
         """
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+            put(temporary, target)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            temporary.unlink(missing_ok=True)
             hint = "the disk is full: free some room" if _no_space(error) else "check the folder and its permissions"
             raise OSError(
                 f"could not write checkpoint {target}: {error}. The previous checkpoint is intact; {hint}, "
                 "then resume with --ckpt_path last"
             ) from error
+        finally:
+            discard(temporary)
 
 
 def _no_space(error: BaseException | None) -> bool:

@@ -77,10 +77,12 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     """Runs ``fit``, ``validate``, ``test`` or ``predict``; imports Lightning only now, so that ``swirl --help`` is quick."""
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.utilities import rank_zero_info
 
     import swirl_lightning.data  # short class names in YAML: the classes must be imported
-    from swirl_lightning.callbacks import PhaseFreezing, RunCheckpoint
+    from swirl_lightning.callbacks import PhaseFreezing, Preemption, RunCheckpoint
     from swirl_lightning.checkpointing import AtomicCheckpointIO
+    from swirl_lightning.files import set_earlier_run_apart
     from swirl_lightning.module import SwirlModule
     from swirl_lightning.strategies import ShardedStrategy, register
 
@@ -106,6 +108,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
                 schedule = config.model.schedule
                 trainer.max_epochs = schedule.warmup_epochs + schedule.iterations * len(schedule.order)
+            if self.subcommand == "fit" and config.ckpt_path is None and _started_again():
+                config.ckpt_path = "last"
 
         def instantiate_trainer(self, **kwargs: Any) -> Any:
             run_dir = Path(self._get(self.config, "run_dir"))
@@ -115,7 +119,17 @@ def run_trainer(arguments: Sequence[str]) -> Any:
                 kwargs.setdefault("plugins", [AtomicCheckpointIO()])
             if self._get(self.config, "trainer.strategy") == "fsdp":  # Lightning refuses the name off CUDA, and means FSDP1
                 kwargs["strategy"] = ShardedStrategy()
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
+            trainer.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]
+            return trainer
+
+        def before_fit(self) -> None:
+            if self._get(self.config, "ckpt_path") is not None or not self.trainer.is_global_zero:
+                return
+            run_dir, model = Path(self._get(self.config, "run_dir")), self.model.world_model_config
+            if (apart := set_earlier_run_apart(run_dir, (model.base, model.idm_base))) is not None:
+                last = apart / "checkpoints" / "last.ckpt"
+                rank_zero_info(f"{run_dir} held an earlier run, which is in {apart} now; --ckpt_path {last} goes on with it")
 
     for known in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
@@ -129,6 +143,11 @@ def run_trainer(arguments: Sequence[str]) -> Any:
         save_config_kwargs={"overwrite": True},
         args=list(arguments),
     )
+
+
+def _started_again() -> bool:
+    """Whether a scheduler runs this very command again: SLURM after a requeue, torchrun after a rank died."""
+    return any(int(os.environ.get(name, "0")) > 0 for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
 
 
 def _help() -> str:

@@ -62,6 +62,10 @@ class PhaseSchedule:
         """Whether the epoch is the first of an iteration."""
         return epoch >= self.warmup_epochs and (epoch - self.warmup_epochs) % max(1, len(self.order)) == 0
 
+    def ends_phase(self, epoch: int) -> bool:
+        """Whether the models are looked at after an epoch: the warm-up's last one and every later one."""
+        return self.phase(epoch) is not Phase.WARMUP or epoch + 1 >= self.warmup_epochs
+
     def label(self, epoch: int) -> str:
         """Name of the state after an epoch: ``warmup-1``, ``swirl-1-fwm``, ``swirl-1-idm``, ..."""
         phase = self.phase(epoch)

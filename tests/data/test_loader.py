@@ -8,9 +8,8 @@ from swirl_lightning.data.loader import EpochLoader, epoch_order
 
 def loader(size, batch_size, *, epoch=0, rank=0, world_size=1, drop_last=False):
     order = epoch_order(size, 7, epoch)
-    return EpochLoader(
-        size, batch_size, lambda rows, _: tuple(rows), order, rank=rank, world_size=world_size, drop_last=drop_last
-    )
+    place = {"epoch": epoch, "rank": rank, "world_size": world_size}
+    return EpochLoader(size, batch_size, lambda rows, _: tuple(rows), order, drop_last=drop_last, **place)
 
 
 def test_epochs_are_different_permutations_that_depend_on_seed_and_epoch_only():
@@ -47,12 +46,14 @@ def test_a_resumed_loader_goes_on_with_the_next_batch_and_then_starts_over(size,
     assert list(resumed) == whole
 
 
-def test_a_finished_epoch_is_not_resumed():
+def test_a_finished_epoch_has_nothing_left_and_says_nothing_about_the_next():
     first = loader(10, 3)
     list(first)
-    again = loader(10, 3, epoch=1)
-    again.load_state_dict(first.state_dict())
-    assert len(list(again)) == 4
+    same, following = loader(10, 3), loader(10, 3, epoch=1)
+    same.load_state_dict(first.state_dict())
+    following.load_state_dict(first.state_dict())
+    assert list(same) == []
+    assert len(list(following)) == 4
 
 
 def test_a_batch_that_does_not_divide_is_dealt_out_whole():

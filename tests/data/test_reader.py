@@ -31,7 +31,7 @@ def changed(index, **fields):
 
 
 def test_parquet_round_trip(tmp_path):
-    assert write_transitions(tmp_path, ((t, "train") for t in ROWS), {"simulator": "none"}) == 9
+    assert write_transitions(tmp_path, ((t, "train") for t in ROWS), lambda: {"simulator": "none"}) == 9
     table = read_transitions(tmp_path)
     assert list(table) == ROWS
     assert table[-1] == ROWS[-1]
@@ -41,19 +41,19 @@ def test_parquet_round_trip(tmp_path):
 
 def test_image_states_round_trip(tmp_path):
     rows = [Transition(b"\x89PNG\x00", b"\x89PNG\xff", "rotate", episode="v", step=0)]
-    write_transitions(tmp_path, ((t, None) for t in rows), {})
+    write_transitions(tmp_path, ((t, None) for t in rows), dict)
     assert list(read_transitions(tmp_path)) == rows
 
 
 def test_a_failed_recording_leaves_the_previous_one(tmp_path):
-    write_transitions(tmp_path, ((t, None) for t in ROWS), {})
+    write_transitions(tmp_path, ((t, None) for t in ROWS), dict)
 
     def breaks():
         yield ROWS[0], None
         raise RuntimeError("simulator died")
 
     with pytest.raises(RuntimeError, match="simulator died"):
-        write_transitions(tmp_path, breaks(), {})
+        write_transitions(tmp_path, breaks(), dict)
     assert list(read_transitions(tmp_path)) == ROWS
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "transitions.parquet"]
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from swirl_lightning.data.environment import ENVIRONMENTS, Presplit, Recorder
 from swirl_lightning.data.jobs import JOURNAL, JobRecorder
-from swirl_lightning.data.schema import write_manifest, write_transitions
+from swirl_lightning.data.schema import write_transitions
 from swirl_lightning.data.splits import split_episodes
 from swirl_lightning.types import Transition, UnlabelledPair
 
@@ -54,16 +54,15 @@ def record(recorder: Recorder, out: Path, val_fraction: float, test_fraction: fl
                     actions[" ".join(transition.action.split()[:2])] += 1
                 yield transition, split
 
-    manifest: dict[str, object] = {}
+    def manifest() -> dict[str, object]:
+        return {**recorder.manifest(), "counts": dict(counts), "actions": dict(actions.most_common(100))}
+
     try:
-        total = write_transitions(out, rows(), manifest)
+        write_transitions(out, rows(), manifest)
     except ValueError as error:
         if counts.keys() != {"empty episodes"}:
             raise
         raise ValueError(f"{error}; every episode was left out: {recorder.manifest()}") from error
-    # the counts are known only after the last row
-    manifest.update(recorder.manifest(), transitions=total, counts=dict(counts), actions=dict(actions.most_common(100)))
-    write_manifest(out, manifest)
     (out / JOURNAL).unlink(missing_ok=True)
     return counts
 

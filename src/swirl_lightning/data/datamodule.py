@@ -160,7 +160,7 @@ class TransitionDataModule(L.LightningDataModule):
         if phase is Phase.WARMUP:
             order = self._warmup_order(epoch)
             make = labelled_batches(self.labelled)
-            return EpochLoader(len(order), self.warmup_batch_size, make, order, rank=rank, world_size=world_size)
+            return EpochLoader(len(order), self.warmup_batch_size, make, order, epoch=epoch, rank=rank, world_size=world_size)
         make = unlabelled_batches(
             self.unlabelled,
             self.labelled,
@@ -171,7 +171,8 @@ class TransitionDataModule(L.LightningDataModule):
             world_size=world_size,
         )
         order = epoch_order(len(self.unlabelled), self.seed, epoch)
-        return EpochLoader(len(self.unlabelled), self.batch_size, make, order, rank=rank, world_size=world_size)
+        size = len(self.unlabelled)
+        return EpochLoader(size, self.batch_size, make, order, epoch=epoch, rank=rank, world_size=world_size)
 
     def _in_order(self, items: Sequence[Transition]) -> EpochLoader:
         trainer = self.trainer

@@ -24,13 +24,15 @@ class EpochLoader:
     A global batch is dealt out to the ranks, so that any number of them sees the same global batches. Where it does not divide
     (the last one may be smaller), some ranks get an item less, or none; every rank gets the same number of batches.
 
-    Lightning saves and restores ``state_dict``: a resumed run goes on with the first batch that was not handed out.
+    Lightning saves and restores ``state_dict``: a run resumed in the same epoch goes on with the first batch that was not
+    handed out, which there may be none of.
 
     Args:
         size: number of items.
         batch_size: of a global batch.
         make: turns the indices of this rank's share into a batch.
         order: indices in the order in which they are seen.
+        epoch: of the run.
         rank: this process.
         world_size: number of processes.
         drop_last: leave out a last batch that is not full (the number of items is in ``dropped``).
@@ -43,12 +45,13 @@ class EpochLoader:
         make: Callable[[Sequence[int], int], Any],
         order: Sequence[int],
         *,
+        epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
     ) -> None:
         self.size, self.batch_size, self.make, self.order = size, batch_size, make, order
-        self.rank, self.world_size = rank, world_size
+        self.epoch, self.rank, self.world_size = epoch, rank, world_size
         self.dropped = size % batch_size if drop_last else 0
         self._handed_out = 0
         self._resume = False
@@ -71,25 +74,24 @@ class EpochLoader:
         return whole[self.rank :: self.world_size]
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches were handed out, of which data."""
-        return {"handed_out": self._handed_out, "size": self.size, "batch_size": self.batch_size}
+        """How many batches of which epoch were handed out, of which data."""
+        return {"epoch": self.epoch, "handed_out": self._handed_out, "size": self.size, "batch_size": self.batch_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next iteration go on after ``state``.
+        """Makes the next iteration go on after ``state``; that of another epoch is over, and says nothing about this one.
 
         Raises:
             ValueError: if the position belongs to other data or another batch size.
         """
+        if state["epoch"] != self.epoch:
+            return
         for name, now in (("size", self.size), ("batch_size", self.batch_size)):
             if 0 < state["handed_out"] < len(self) and state.get(name, now) != now:
                 raise ValueError(
                     f"data: the checkpoint stands inside an epoch with {name} {state[name]}, now it is {now}; "
                     "resume with the data and batch sizes of the run"
                 )
-        self._handed_out = state["handed_out"]
-        self._resume = self._handed_out < len(self)
-        if not self._resume:
-            self._handed_out = 0
+        self._handed_out, self._resume = state["handed_out"], True
 
 
 def labelled_batches(items: Sequence[Transition]) -> Callable[[Sequence[int], int], Batch]:

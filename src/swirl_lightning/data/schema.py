@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from swirl_lightning.files import clear_temporaries, discard, put, put_text
 from swirl_lightning.types import Transition, UnlabelledPair
 
 MANIFEST = "manifest.json"
@@ -43,16 +44,16 @@ def schema(*, images: bool = False) -> pa.Schema:
 def write_transitions(
     folder: str | Path,
     transitions: Iterable[tuple[Transition | UnlabelledPair, str | None]],
-    manifest: Mapping[str, Any],
+    manifest: Callable[[], Mapping[str, Any]],
     *,
     batch_size: int = 4096,
 ) -> int:
-    """Writes transitions and their manifest; a folder that exists is replaced file by file, each one atomically.
+    """Writes transitions and their manifest, each file whole or not at all; those of an earlier recording stay until then.
 
     Args:
         folder: made if missing.
         transitions: transitions (state-only ones too) with their split (``train``, ``val``, ``test``) or None.
-        manifest: what made them: simulator, version, seeds, counts.
+        manifest: says what made them: simulator, version, seeds, counts. Called after the last transition.
         batch_size: rows of a Parquet row group.
 
     Returns:
@@ -63,6 +64,7 @@ def write_transitions(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    clear_temporaries(folder, TRANSITIONS)
     temporary = folder / f".{TRANSITIONS}.{os.getpid()}.tmp"
     count, writer = 0, None
     rows: list[dict[str, Any]] = []
@@ -86,15 +88,10 @@ def write_transitions(
         if writer is None:
             raise ValueError(f"nothing was recorded for {folder}: no transition came out of the simulator")
         writer.close()
-        os.replace(temporary, folder / TRANSITIONS)
+        text = json.dumps({**manifest(), "transitions": count}, indent=2) + "\n"
+        (folder / MANIFEST).unlink(missing_ok=True)  # an earlier recording's, which must not be taken for this one's
+        put(temporary, folder / TRANSITIONS)
+        put_text(folder / MANIFEST, text)
     finally:
-        temporary.unlink(missing_ok=True)
-    write_manifest(folder, {**manifest, "transitions": count})
+        discard(temporary)
     return count
-
-
-def write_manifest(folder: str | Path, manifest: Mapping[str, Any]) -> None:
-    """Writes ``manifest.json``, atomically."""
-    scratch = Path(folder) / f".{MANIFEST}.{os.getpid()}.tmp"
-    scratch.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    os.replace(scratch, Path(folder) / MANIFEST)

@@ -1,0 +1,141 @@
+"""Told to stop with SIGTERM: saved between two steps, ended with status 143, and gone on with as if nothing had happened."""
+
+import os
+import signal
+
+import pytest
+import torch
+from swirl_lightning.callbacks import benchmark_evaluation
+
+from swirl_lightning import cli
+from swirl_lightning.module import SwirlModule
+from tests.processes import Life, lines, same_weights
+from tests.reliability.test_killed_evaluation import scalars
+
+
+def stop_at(rank, place="", number=-1, only_rank=None):
+    """Sends SIGTERM to this process in the middle of a step, or when an evaluation begins."""
+
+    def stop(here, now):
+        if (here, now) == (place, number) and only_rank in (None, rank):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    step, run, calls = SwirlModule.training_step, benchmark_evaluation.run_benchmark, []
+
+    def training_step(self, batch, batch_idx):
+        stop("step", self.global_step)
+        return step(self, batch, batch_idx)
+
+    def run_benchmark(*arguments, **options):
+        calls.append(0)
+        stop("evaluation", len(calls))
+        return run(*arguments, **options)
+
+    SwirlModule.training_step, benchmark_evaluation.run_benchmark = training_step, run_benchmark
+
+
+def saved(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+
+
+@pytest.mark.slow
+def test_stopped_in_every_phase_and_in_evaluations(config, tmp_path):
+    changes = {"checkpoint__every_n_batches": 100, "checkpoint__keep": 2, "trainer__limit_val_batches": 1}
+    straight = Life(config(run_dir=str(tmp_path / "straight"), **changes), tmp_path / "logs")
+    assert straight.end() == [0], straight.said()
+    broken, resume = config(run_dir=str(tmp_path / "broken"), **changes), []
+    # the step under way is finished; the evaluation that is stopped begins again, so its first call is the next life's first
+    for place, number, steps in (("step", 1, 2), ("step", 4, 5), ("evaluation", 1, 6), ("step", 7, 8), ("evaluation", 2, 9)):
+        life = Life([*broken, *resume], tmp_path / "logs", prepare=stop_at, place=place, number=number)
+        assert life.end() == [143], life.said()
+        assert f"swirl: SIGTERM: stopped after {steps} steps; go on with --ckpt_path last" in life.said()
+        assert "Traceback" not in life.said()
+        assert saved(tmp_path / "broken") == steps
+        resume = ["--ckpt_path", "last"]
+    finished = Life([*broken, *resume], tmp_path / "logs")
+    assert finished.end() == [0], finished.said()
+    assert same_weights(*(tmp_path / name / "checkpoints" / "last.ckpt" for name in ("straight", "broken")))
+    for file in ("metrics.jsonl", "health.jsonl"):
+        assert lines(tmp_path / "broken" / file) == lines(tmp_path / "straight" / file)
+    assert scalars(tmp_path / "broken") == scalars(tmp_path / "straight")
+    assert sorted(p.name for p in (tmp_path / "broken" / "export").iterdir()) == ["last", "warmup"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_stop_after_the_same_step(strategy, config, tmp_path):
+    """One of them is told to; both finish the step, one checkpoint is saved, both leave."""
+    callbacks = [{"class_path": "swirl_lightning.callbacks.LatentActionHealth", "init_args": {"limit": 4}}]
+    changes = {"checkpoint__every_n_batches": 100, "trainer__callbacks": callbacks, "trainer__strategy": strategy}
+    straight = Life(config(run_dir=str(tmp_path / "straight"), trainer__devices=2, **changes), tmp_path / "logs", ranks=2)
+    assert straight.end() == [0, 0], straight.said()
+    broken, resume = config(run_dir=str(tmp_path / "broken"), trainer__devices=2, **changes), []
+    for only_rank, step in ((1, 1), (0, 4), (None, 7)):
+        where = {"place": "step", "number": step, "only_rank": only_rank}
+        life = Life([*broken, *resume], tmp_path / "logs", ranks=2, prepare=stop_at, **where)
+        assert life.end() == [143, 143], life.said()
+        assert life.said().count("SIGTERM: stopped after") == 1
+        assert saved(tmp_path / "broken") == step + 1
+        assert [file.name for file in (tmp_path / "broken" / "checkpoints").iterdir()] == ["last.ckpt"]
+        resume = ["--ckpt_path", "last"]
+    finished = Life([*broken, *resume], tmp_path / "logs", ranks=2)
+    assert finished.end() == [0, 0], finished.said()
+    assert same_weights(*(tmp_path / name / "checkpoints" / "last.ckpt" for name in ("straight", "broken")))
+    assert lines(tmp_path / "broken" / "health.jsonl") == lines(tmp_path / "straight" / "health.jsonl")
+
+
+@pytest.fixture
+def signal_at(monkeypatch):
+    """A function that says before which step this process gets which signal; its handlers are put back afterwards."""
+    at = {"step": -1, "signal": signal.SIGTERM}
+    step = SwirlModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == at["step"]:
+            os.kill(os.getpid(), at["signal"])
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SwirlModule, "training_step", training_step)
+    yield lambda step, number=signal.SIGTERM: at.update(step=step, signal=number)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_nothing_is_saved_twice_and_nothing_waits(config, signal_at, capfd, tmp_path):
+    """With a checkpoint after every batch, all is saved when the signal comes: the next step is not finished."""
+    signal_at(5)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(config(trainer__callbacks=[]))
+    assert stop.value.code == 143
+    assert "stopped after 5 steps; go on with --ckpt_path last" in capfd.readouterr().err
+    assert saved(tmp_path / "run") == 5
+    signal_at(0)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(config(trainer__callbacks=[], run_dir=str(tmp_path / "new")))
+    assert "stopped after 0 steps; nothing was saved yet, start again" in capfd.readouterr().err
+
+
+def test_slurm_is_asked_for_the_job_again(config, signal_at, capfd, monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $* > {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    slurm = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "swirl", "SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    for name, value in {**slurm, "SLURM_NODEID": "0", "SLURM_NTASKS_PER_NODE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    arguments = config(trainer__callbacks=[], checkpoint__every_n_batches=100)
+    signal_at(4, signal.SIGUSR1)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 128 + signal.SIGUSR1
+    said = capfd.readouterr().err
+    assert "swirl: SIGUSR1: stopped after 5 steps" in said
+    assert "swirl: job 77 is requeued" in said
+    assert (tmp_path / "asked").read_text() == "requeue 77\n"
+    assert saved(tmp_path / "run") == 5
+    assert not list((tmp_path / "run").glob("hpc_ckpt*"))  # Lightning's, from the middle of a step
+    signal_at(-1)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert cli.main(arguments) == 0  # the same command again
+    assert saved(tmp_path / "run") == 9
+    assert not list((tmp_path / "run").glob("earlier-*"))
