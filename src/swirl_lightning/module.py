@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -368,9 +369,11 @@ class SwirlModule(L.LightningModule):
         self._skipped_parts += 1
 
     def _write_sample(self, sample: dict[str, object]) -> None:
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
-        name = f"nonfinite-epoch{self.current_epoch}-step{self.global_step}.json"
-        self.print(f"the offending sample is in {write_sample(folder / name, sample, self._batch)}")
+        # one rank may be alone here: Trainer.log_dir and LightningModule.print need or favour others
+        rank = f"-rank{self.global_rank}" if self.trainer.world_size > 1 else ""
+        name = f"nonfinite-epoch{self.current_epoch}-step{self.global_step}{rank}.json"
+        file = write_sample(Path(self.trainer.default_root_dir) / name, sample, self._batch)
+        print(f"the offending sample is in {file}", file=sys.stderr, flush=True)
 
     # ------------------------------------------------------------------ evaluation
 

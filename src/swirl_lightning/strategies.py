@@ -14,10 +14,34 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from swirl_lightning.watch import RankWatch, watch_ranks
 from swirl_lightning.world_model.sharding import Sharding, fill, whole
 
 
-class ReplicatedStrategy(DDPStrategy):
+class _Watched(ParallelStrategy):
+    """Ranks that end together when one of them fails (see :mod:`swirl_lightning.watch`)."""
+
+    _watch: RankWatch | None = None
+
+    @override
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        self._watch = watch_ranks()
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        super().on_exception(exception)
+        if self._watch is not None and not isinstance(exception, SystemExit):  # SIGTERM stops all ranks in step
+            self._watch.fail(exception)
+
+    @override
+    def teardown(self) -> None:
+        if self._watch is not None:
+            self._watch.leave()
+        super().teardown()
+
+
+class ReplicatedStrategy(_Watched, DDPStrategy):
     """``--trainer.strategy ddp``: every rank holds all weights; gradients of the phase's model are added up before its step.
 
     Nothing is wrapped. DistributedDataParallel either stops at parameters that a phase leaves unused, or looks for them in
@@ -33,7 +57,7 @@ class ReplicatedStrategy(DDPStrategy):
             dist.broadcast(tensor.detach(), src=0)
 
 
-class ShardedStrategy(ModelParallelStrategy):
+class ShardedStrategy(_Watched, ModelParallelStrategy):
     """``--trainer.strategy fsdp``: weights, gradients and optimizer states are spread over all ranks (FSDP2), block by block.
 
     Lightning's own ``fsdp`` (FSDP1) cannot be used: a backward pass inside ``training_step`` breaks its state machine.

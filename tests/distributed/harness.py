@@ -5,7 +5,10 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -142,7 +145,7 @@ def run_alone(arguments, cut_before=None):
         SwirlModule.training_step = step
 
 
-def _rank(rank, port, folder, jobs):
+def _become_rank(rank, port, folder):
     elastic = {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
     place = {
         "RANK": str(rank),
@@ -156,6 +159,10 @@ def _rank(rank, port, folder, jobs):
     sys.stdout = sys.stderr = (folder / f"rank-{rank}.log").open("a", buffering=1)
     os.dup2(sys.stderr.fileno(), 1)
     os.dup2(sys.stderr.fileno(), 2)
+
+
+def _rank(rank, port, folder, jobs):
+    _become_rank(rank, port, folder)
     status = []
     for arguments, cut_before in jobs:
         try:
@@ -167,25 +174,74 @@ def _rank(rank, port, folder, jobs):
     (folder / f"status-{rank}.json").write_text(json.dumps(status))
 
 
-def run_together(folder, jobs, seconds=120):
-    """Runs jobs (arguments, step before which to stop) one after the other on two ranks; gives the statuses of rank 0."""
+def processes(folder, target, *arguments):
+    """Two processes that run ``target(rank, port, folder, *arguments)``, started."""
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.distributed.harness"])
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    ranks = [context.Process(target=_rank, args=(rank, port, folder, jobs)) for rank in range(2)]
+    ranks = [context.Process(target=target, args=(rank, port, folder, *arguments)) for rank in range(2)]
     for process in ranks:
         process.start()
+    return ranks
+
+
+def end(ranks, seconds):
+    """Waits for processes; kills those that are not done in time, and says how many those were."""
+    last = time.monotonic() + seconds
     for process in ranks:
-        process.join(seconds)
+        process.join(max(0.1, last - time.monotonic()))
     hung = [process for process in ranks if process.is_alive()]
     for process in hung:
         process.kill()
         process.join()
+    return len(hung)
+
+
+def run_together(folder, jobs, seconds=120):
+    """Runs jobs (arguments, step before which to stop) one after the other on two ranks; gives the statuses of rank 0."""
+    hung = end(processes(folder, _rank, jobs), seconds)
     logs = "\n".join(f"--- rank {rank}\n{(folder / f'rank-{rank}.log').read_text()[-3000:]}" for rank in range(2))
     assert not hung, f"ranks hang\n{logs}"
     statuses = [json.loads((folder / f"status-{rank}.json").read_text()) for rank in range(2)]
     assert statuses[0] == statuses[1], logs
     return statuses[0], logs
+
+
+def _rank_with_fault(rank, port, folder, arguments, fault):
+    _become_rank(rank, port, folder)
+    step = SwirlModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if (rank, self.global_step) == (fault.rank, fault.step):
+            (folder / "fault").touch()
+            fault.happen(self)
+        return step(self, batch, batch_idx)
+
+    SwirlModule.training_step = training_step
+    sys.exit(main(arguments))
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong on one rank only, before its step."""
+
+    rank: int
+    step: int
+    happen: Callable
+
+
+def run_into(fault, folder, arguments, seconds):
+    """Runs ``swirl`` on two ranks, one of which meets a fault.
+
+    Returns:
+        Exit codes, seconds from the fault to the end of the last rank, and what each rank printed.
+    """
+    ranks = processes(folder, _rank_with_fault, arguments, fault)
+    hung = end(ranks, seconds)
+    ended = time.time()
+    logs = [(folder / f"rank-{rank}.log").read_text() for rank in range(2)]
+    assert not hung, "\n--- the other rank\n".join(logs)
+    return [process.exitcode for process in ranks], ended - (folder / "fault").stat().st_mtime, logs
