@@ -19,6 +19,7 @@ from swirl_lightning.world_model.packing import PackedRows
 LOGIT_BUDGET = 1 << 26
 """Logits (positions x vocabulary) that may exist at once: 256 MiB in float32."""
 _CACHED_LOGITS = 1 << 20  # 4 MiB: on a CPU, logits that stay in its cache cost a fifth of those that do not
+_FEWEST_POSITIONS = 128  # but a head of 262k tokens, which no cache holds, is read anew for every chunk
 
 
 class ScoringHead:
@@ -65,8 +66,9 @@ class ScoringHead:
         firsts = torch.searchsorted(inverse[order], torch.arange(len(positions) + 1, device=hidden.device))  # [U+1]
         bounds: list[int] = firsts.tolist()
         vocabulary = self._vocabulary(head, hidden)
-        budget = min(self.logit_budget, _CACHED_LOGITS) if hidden.device.type == "cpu" else self.logit_budget
-        size = max(1, budget // vocabulary)
+        size = max(1, self.logit_budget // vocabulary)
+        if hidden.device.type == "cpu":
+            size = min(size, max(_FEWEST_POSITIONS, _CACHED_LOGITS // vocabulary))
         recompute = torch.is_grad_enabled() and len(positions) * vocabulary > self.logit_budget
         logprobs, entropies = [hidden.new_zeros(0, dtype=torch.float32)], [hidden.new_zeros(0, dtype=torch.float32)]
         for u in range(0, len(positions), size):
