@@ -16,6 +16,7 @@ from swirl_lightning.types import Role, ScoredRow, State, Transition, Unlabelled
 _SLOT = re.compile(r"\{(context|state|action|next_state)\}")
 _REQUIRED = {Role.FWM: {"state", "action"}, Role.IDM: {"state", "next_state"}}
 _FORBIDDEN = {Role.FWM: {"next_state"}, Role.IDM: {"action"}}
+_LONGEST = 64  # characters of a token, at most, where only the ends of a huge text are encoded
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class PromptTemplates:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt as token ids, and how many tokens of its states and context had to be cut to fit."""
+    """A prompt as token ids, and how many tokens of its states and context had to be cut to fit (of huge ones, about)."""
 
     ids: tuple[int, ...]
     cut: int = 0
@@ -133,24 +134,29 @@ class PromptBuilder:
 
     def _build(self, role: Role, wording: int, slots: Mapping[str, State]) -> EncodedPrompt:
         pieces: list[tuple[str, list[int]]] = []
+        unread = 0
         for piece in self._pieces(role, wording):
             if isinstance(piece, list):
                 pieces.append(("", piece))
             else:
                 slot = piece if isinstance(slots[piece], str) else "image"  # half an image is none
-                pieces.append((slot, self._encode_slot(piece, slots[piece])))
-        excess = sum(len(ids) for _, ids in pieces) - self.max_prompt_tokens
-        if excess <= 0:
-            return EncodedPrompt(tuple(token for _, ids in pieces for token in ids))
-        kept = _cut_evenly(pieces, excess, role)
-        return EncodedPrompt(tuple(token for ids in kept for token in ids), cut=excess)
+                ids, left_out = self._encode_slot(piece, slots[piece])
+                pieces.append((slot, ids))
+                unread += left_out
+        excess = max(0, sum(len(ids) for _, ids in pieces) - self.max_prompt_tokens)
+        kept = _cut_evenly(pieces, excess, role) if excess else [ids for _, ids in pieces]
+        return EncodedPrompt(tuple(token for ids in kept for token in ids), cut=excess + unread)
 
-    def _encode_slot(self, slot: str, value: State) -> list[int]:
-        if slot == "action":
-            return self.codec.encode_action(str(value))
-        if slot == "context":
-            return self.codec.encode_action(str(value)) if value else []
-        return self.codec.encode_state(value)
+    def _encode_slot(self, slot: str, value: State) -> tuple[list[int], int]:
+        """Token ids, and about how many more the middle of a text has that is too long for any prompt: it is not encoded."""
+        if not isinstance(value, str):
+            return self.codec.encode_state(value), 0
+        encode = self.codec.encode_action if slot in {"action", "context"} else self.codec.encode_state
+        reach = self.max_prompt_tokens * _LONGEST
+        if slot == "action" or len(value) <= 2 * reach:
+            return encode(value) if value or slot != "context" else [], 0
+        ids = [*encode(value[:reach]), *encode(value[-reach:])]
+        return ids, (len(value) - 2 * reach) * len(ids) // (2 * reach)
 
     def _pieces(self, role: Role, wording: int) -> list[str | list[int]]:
         """The wording as literal token ids and slot names, chat markers included; cached."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ HUB = "hub:"
 _OPTIONAL = {"action", "context", "step", "split"}
 _STATES = {"state", "next_state"}
 _LINES_AT_ONCE = 8192
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class DataError(ValueError):
@@ -243,6 +245,10 @@ def _value(where: str, field: str, wanted: Sequence[str], record: Mapping[str, A
             )
     if not values or any(value is None for value in values):
         return None
+    if half := next((value for value in values if isinstance(value, str) and _HALF.search(value)), None):
+        raise DataError(
+            f"{where}: field {field!r} holds half a character (a lone surrogate): {ascii(half)[:80]}; mend the text"
+        )
     if field == "step":
         return int(values[0])  # type: ignore[arg-type]
     return "/".join(str(value) for value in values)

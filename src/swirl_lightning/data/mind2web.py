@@ -23,7 +23,7 @@ CUT = "<!-- cut -->"
 _PIECE = re.compile(r"<[^>]*>|[^<]+|<")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _NODE_ID = re.compile(r'\s*\bbackend_node_id="[^"]*"')
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u2028\u2029]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 _SPACE = re.compile(r"\s+")
 _LONGEST = 32  # characters of a token, at most, when a page is searched for its neighbourhood
 
