@@ -16,6 +16,7 @@ COMMANDS = {  # command: (module with main(argv), one-line help)
     "codec": ("swirl_lightning.commands.codec", "train an image codec on recorded frames"),
     "extend": ("swirl_lightning.commands.extend", "give a pretrained model ids for the codes of an image codec"),
     "label": ("swirl_lightning.commands.label", "write IDM actions into an unlabelled file"),
+    "forecast": ("swirl_lightning.commands.forecast", "write an FWM's next states of a split, for score"),
     "imagine": ("swirl_lightning.commands.imagine", "roll a world out from a state and actions"),
     "convert": ("swirl_lightning.commands.convert", "convert a VQGAN checkpoint (taming layout) into an image codec"),
     "export": ("swirl_lightning.commands.export", "write FWM and IDM of a run as Hugging Face folders"),

@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from swirl_lightning.cli import main
+from swirl_lightning.data.reader import read_transitions
 
 BATCHES = 9  # three of the warm-up, three of each phase
 
@@ -130,10 +131,9 @@ def test_exports_load_without_our_code(storage, config, tmp_path):
     assert len(done.stdout.split()) == 2
 
 
-def test_commands_on_a_finished_run(config, tmp_path, capsys):
+def test_commands_on_a_finished_run(config, world, tmp_path, capsys):
     assert main(config()) == 0
-    run, world = tmp_path / "run", config()
-    assert world
+    run = tmp_path / "run"
     export = tmp_path / "export"
     assert main(["export", str(run), str(export)]) == 0
     assert same(weights(run, "fwm"), __import__("safetensors.torch").torch.load_file(export / "fwm" / "model.safetensors"))
@@ -149,5 +149,14 @@ def test_commands_on_a_finished_run(config, tmp_path, capsys):
     options = ["--state", pair["state"], "--actions", "[turn left, move forward]", "--out", str(out)]
     assert main(["imagine", "--fwm", str(export / "fwm"), *options]) == 0
     assert [step["action"] for step in json.loads(out.read_text())] == [None, "turn left", "move forward"]
+    predictions = tmp_path / "predictions.jsonl"
+    assert main(["forecast", str(world / "data"), str(export / "fwm"), str(predictions), "--limit", "5"]) == 0
+    lines = rows(predictions)
+    held_out = {t.next_state for t in read_transitions(world / "data")}
+    assert len(lines) == 5
+    assert {line["split"] for line in lines} == {"test"}
+    assert {line["reference"] for line in lines} <= held_out
+    assert main(["score", "text", str(predictions)]) == 0
+    assert "| test |" in capsys.readouterr().out
     assert main(["compare", f"[{run}]", "--split", "val"]) == 0
     assert "FWM exact" in capsys.readouterr().out

@@ -1,0 +1,80 @@
+"""``swirl forecast``: an FWM's next states of a split, as a file that ``swirl score`` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import auto_cli
+from tqdm import tqdm
+
+from swirl_lightning.commands.loading import inference_from_folders
+from swirl_lightning.data import TransitionDataModule
+from swirl_lightning.types import Role
+
+
+def forecast(
+    data: str,
+    fwm: Path,
+    out: Path,
+    split: Literal["val", "test"] = "test",
+    columns: dict[str, str | list[str] | None] | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    limit: int | None = None,
+    batch_size: int = 64,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Predict the next state of every held-out transition and write them as JSON lines.
+
+    Each line holds prediction, reference, state, split, and the action, episode and step that it is about.
+
+    Args:
+        data: transitions of text states, as `swirl fit` reads them.
+        fwm: FWM folder written by `swirl export`.
+        out: JSONL file to write.
+        split: which held-out episodes; drawn as in training, where the data have no splits of their own.
+        columns: names of your columns, e.g. ``{state: before, next_state: after}``.
+        val_fraction: share of validation episodes, as in training.
+        test_fraction: share of test episodes, as in training.
+        limit: at most so many transitions, drawn as in training (``max_val``, ``max_test``).
+        batch_size: transitions per generation batch.
+        temperature: 0 takes the most likely next state; otherwise states are sampled.
+        seed: seed of splits and sampling.
+    """
+    inference = inference_from_folders(fwm, None)
+    module = TransitionDataModule(
+        data,
+        columns,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        max_val=limit if split == "val" else None,
+        max_test=limit if split == "test" else None,
+        seed=seed,
+    )
+    module.setup()
+    rows = module.val if split == "val" else module.test
+    if isinstance(rows[0].state, bytes):
+        raise ValueError(f"{data} holds images: `swirl score` reads texts")
+    params = replace(inference.sampling[Role.FWM], temperature=temperature)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8") as handle, tqdm(total=len(rows), desc="forecast", unit="transition") as bar:
+        for begin in range(0, len(rows), batch_size):
+            part = rows[begin : begin + batch_size]
+            drawn = inference.predict_states(part, [t.action for t in part], params=params, seed=seed)
+            for t, states in zip(part, drawn, strict=True):
+                line: dict[str, object] = {"prediction": states[0], "reference": t.next_state, "state": t.state, "split": split}
+                line |= {"action": t.action, "episode": t.episode, "step": t.step}
+                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+            bar.update(len(part))
+    print(f"{len(rows)} predictions in {out}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    auto_cli(forecast, prog="swirl forecast", args=list(argv), as_positional=True)
+    return 0
