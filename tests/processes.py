@@ -8,10 +8,15 @@ import socket
 import sys
 import time
 
+import lightning.pytorch.cli
+import swirl_lightning.callbacks
 import torch
+import transformers
+from torch.utils.tensorboard import SummaryWriter
 
 from swirl_lightning.cli import main
 
+_IMPORTED = (lightning.pytorch.cli, swirl_lightning.callbacks, transformers.LlamaForCausalLM, SummaryWriter)  # by the server
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.processes"])
 
@@ -60,9 +65,9 @@ class Life:
     def alive(self):
         return any(process.is_alive() for process in self.processes)
 
-    def send(self, number):
-        for process in self.processes:
-            if process.is_alive():
+    def send(self, number, only_rank=None):
+        for rank, process in enumerate(self.processes):
+            if process.is_alive() and only_rank in (None, rank):
                 os.kill(process.pid, number)
 
     def end(self, seconds=120):
