@@ -17,6 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from swirl_lightning.module import SwirlModule
+from swirl_lightning.watch import StoppedAloneError
 
 
 class Preemption(Callback):
@@ -76,7 +77,7 @@ class Preemption(Callback):
             if launcher is not None:
                 launcher.kill(number)  # type: ignore[arg-type]  # the ranks that this process started
         if self.settled:
-            self.leave(self._trainer)
+            self.leave(self._trainer, agreed=self._trainer.world_size == 1)
 
     # ------------------------------------------------------------------ stopping
 
@@ -104,8 +105,12 @@ class Preemption(Callback):
         if self.asked(trainer):
             self.leave(trainer)
 
-    def leave(self, trainer: L.Trainer) -> None:
+    def leave(self, trainer: L.Trainer, *, agreed: bool = True) -> None:
         """Ends this process.
+
+        Args:
+            trainer: of the run.
+            agreed: all ranks leave now; otherwise those that are not told to stop learn of it from this one's end.
 
         Raises:
             SystemExit: with 128 + the signal's number; 0 from a rank that Lightning's launcher started, which would otherwise
@@ -119,7 +124,7 @@ class Preemption(Callback):
             if number == self._requeue_signal(trainer):
                 _requeue()
         started = isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
-        raise SystemExit(0 if started and trainer.global_rank > 0 else 128 + number)
+        raise (SystemExit if agreed else StoppedAloneError)(0 if started and trainer.global_rank > 0 else 128 + number)
 
     @staticmethod
     def _requeue_signal(trainer: L.Trainer) -> signal.Signals | None:

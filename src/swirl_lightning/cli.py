@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:  # ImportError: a missing extra, named
         if os.environ.get("SWIRL_DEBUG") == "1":
             raise
-        print(f"swirl: error: {error}\n(SWIRL_DEBUG=1 shows where it comes from)", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "; the disk is full: free some room and run the command again (fit with --ckpt_path last)" if full else ""
+        print(f"swirl: error: {error}{hint}\n(SWIRL_DEBUG=1 shows where it comes from)", file=sys.stderr)
         return 1
 
 

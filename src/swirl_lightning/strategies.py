@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from swirl_lightning.watch import RankWatch, watch_ranks
+from swirl_lightning.watch import RankWatch, StoppedAloneError, watch_ranks
 from swirl_lightning.world_model.sharding import Sharding, fill, whole
 
 
@@ -31,7 +31,8 @@ class _Watched(ParallelStrategy):
     @override
     def on_exception(self, exception: BaseException) -> None:
         super().on_exception(exception)
-        if self._watch is not None and not isinstance(exception, SystemExit):  # SIGTERM stops all ranks in step
+        agreed = isinstance(exception, SystemExit) and not isinstance(exception, StoppedAloneError)
+        if self._watch is not None and not agreed:
             self._watch.fail(exception)
 
     @override

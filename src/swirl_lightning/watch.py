@@ -12,9 +12,18 @@ from itertools import count
 
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
+from typing_extensions import override
 
 _DONE = b"done"
 _runs = count()  # ranks start their watches in the same order, so the number names one run on all of them
+
+
+class StoppedAloneError(SystemExit):
+    """The end of a rank that was told to stop, and cannot say whether others were, too."""
+
+    @override
+    def __str__(self) -> str:
+        return "told to stop, everything is saved"
 
 
 class RankWatch:
@@ -50,11 +59,12 @@ class RankWatch:
 
     def fail(self, error: BaseException) -> None:
         """Tells all ranks that this one fails. Shows the error of a rank that failed before, of which this may be the echo."""
-        said = f"rank {self._rank} failed: {type(error).__name__}: {error}"
+        told = isinstance(error, StoppedAloneError)
+        said = f"rank {self._rank} " + (f"was {error}" if told else f"failed: {type(error).__name__}: {error}")
         self._stop()
         with suppress(RuntimeError):  # the store is gone, and rank 0 with it: the caller shows its own error
             first = self._store.compare_set("failed", "", said).decode()
-            if first != said:
+            if first != said and not told:
                 print(f"swirl: error: {first}", file=sys.stderr, flush=True)
             if self._rank:
                 self._store.set(str(self._rank), _DONE.decode())

@@ -70,7 +70,7 @@ def test_two_ranks_stop_after_the_same_step(strategy, config, tmp_path):
     straight = Life(config(run_dir=str(tmp_path / "straight"), trainer__devices=2, **changes), tmp_path / "logs", ranks=2)
     assert straight.end() == [0, 0], straight.said()
     broken, resume = config(run_dir=str(tmp_path / "broken"), trainer__devices=2, **changes), []
-    for only_rank, step in ((1, 1), (0, 4), (None, 7)):
+    for only_rank, step in ((1, 1), (0, 7)):
         where = {"place": "step", "number": step, "only_rank": only_rank}
         life = Life([*broken, *resume], tmp_path / "logs", ranks=2, prepare=stop_at, **where)
         assert life.end() == [143, 143], life.said()
@@ -82,6 +82,19 @@ def test_two_ranks_stop_after_the_same_step(strategy, config, tmp_path):
     assert finished.end() == [0, 0], finished.said()
     assert same_weights(*(tmp_path / name / "checkpoints" / "last.ckpt" for name in ("straight", "broken")))
     assert lines(tmp_path / "broken" / "health.jsonl") == lines(tmp_path / "straight" / "health.jsonl")
+
+
+@pytest.mark.slow
+def test_a_rank_that_ends_at_once_ends_the_others(config, tmp_path):
+    """All is saved after every batch, so the one that is told to does not finish its step; the other must not wait for it."""
+    changes = {"trainer__callbacks": [], "trainer__strategy": "ddp", "trainer__devices": 2}
+    where = {"place": "step", "number": 4, "only_rank": 1}
+    life = Life(config(**changes), tmp_path / "logs", ranks=2, prepare=stop_at, **where)
+    assert life.end() == [1, 143], life.said()
+    assert saved(tmp_path / "run") == 4
+    resumed = Life([*config(**changes), "--ckpt_path", "last"], tmp_path / "logs", ranks=2)
+    assert resumed.end() == [0, 0], resumed.said()
+    assert saved(tmp_path / "run") == 9
 
 
 @pytest.fixture
