@@ -11,12 +11,15 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.nn import functional
 from torch.optim import Adam
 from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from typing_extensions import override
 
+from swirl_lightning.codecs.image_pixels import to_png
 from swirl_lightning.extras import require
+from swirl_lightning.metrics.images import DecodedSuccess
 
 SHOWN = 16  # reconstructions in the picture
 _KEPT_BATCHES = 32  # whose latents are clustered
@@ -33,6 +36,9 @@ class CodecModule(L.LightningModule):
     which favours what is far from everything else), since a codebook that starts at random spends its codes on walls and
     leaves small things out. Codes that nothing uses are set anew, again to latents far from every code.
 
+    A code sees its surroundings, so what happens in one cell can change the codes of others, which no action explains and no
+    model can predict. ``steady`` draws the latents of a cell together where a transition leaves its pixels as they are.
+
     Args:
         size: side of the images, pixels.
         codes: size of the codebook.
@@ -43,6 +49,7 @@ class CodecModule(L.LightningModule):
         norm_groups: groups of the group norms; divides every width.
         attention: attention over the whole grid in the middle. Without it a code sees its surroundings only.
         commitment: weight of the commitment loss.
+        steady: weight of the squared change of latents in cells whose pixels a transition leaves alone, over their variance.
         crop: side of the squares that training sees before the codebook comes in, half of them where a transition changes the
             image; None for whole images.
         hard_share: share of a batch's pixels, the worst ones, that count once more: small things would be left out otherwise.
@@ -50,6 +57,9 @@ class CodecModule(L.LightningModule):
         restart_every: steps after which codes that were not used since become latents of the batch.
         optimizer: of all parameters.
         warmup_steps: steps over which the learning rate rises; it then falls by a cosine to the end of training.
+        reader: ``module:function`` that reads the parts of a world out of an encoded image, as of ``DecodedSuccess``:
+            validation then measures how often a reconstruction still shows the right part, and the whole world. None: it
+            does not.
     """
 
     def __init__(
@@ -62,12 +72,14 @@ class CodecModule(L.LightningModule):
         norm_groups: int = 4,
         attention: bool = False,
         commitment: float = 0.25,
+        steady: float = 1.0,
         crop: int | None = None,
         hard_share: float = 0.02,
         continuous: float = 0.4,
         restart_every: int = 50,
         optimizer: OptimizerCallable = _adam,
         warmup_steps: int = 20,
+        reader: str | None = None,
     ) -> None:
         super().__init__()
         if size % 2 ** (len(channels) - 1):
@@ -86,7 +98,8 @@ class CodecModule(L.LightningModule):
         )
         self.network.quantize.legacy = False  # ``beta`` then weighs the commitment, as the paper has it
         self.network.quantize.beta = commitment
-        self.crop, self.hard_share, self.continuous = crop, hard_share, continuous
+        self.cell = 2 ** (len(channels) - 1)  # pixels of the side that a code stands for
+        self.steady, self.crop, self.hard_share, self.continuous = steady, crop, hard_share, continuous
         self.restart_every, self.warmup_steps = restart_every, warmup_steps
         self._optimizer = optimizer
         self.register_buffer("used", torch.zeros(codes, dtype=torch.long), persistent=False)
@@ -96,6 +109,12 @@ class CodecModule(L.LightningModule):
             "ssim": StructuralSimilarityIndexMeasure(data_range=(0.0, 255.0)),
         }
         self.similarity = MetricCollection(similarity, prefix="val/")
+        read = {"cells_right": True, "worlds_right": False} if reader is not None else {}
+        self.readings = MetricCollection(
+            {name: DecodedSuccess(str(reader), cells=cells) for name, cells in read.items()},  # type: ignore[arg-type]
+            prefix="val/",
+            compute_groups=False,
+        )
         self._shown: list[Tensor] = []
         self._latents: list[Tensor] = []  # of the last batches before the codebook comes in
 
@@ -112,23 +131,46 @@ class CodecModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _pass(self, images: Tensor, quantised: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Reconstruction [N, 3, S, S], codebook loss, codes [N * g * g], latents [N * g * g, d] of images in [-1, 1]."""
+        """Reconstruction [N, 3, S, S], codebook loss, codes [N * g * g], latents [N, g, g, d] of images in [-1, 1]."""
         latents = self.network.encode(images).latents
         entries, loss, (_, _, codes) = self.network.quantize(latents)
         if not quantised:
             entries, loss = latents, loss.new_zeros(())
         image = self.network.decoder(self.network.post_quant_conv(entries), None)
-        return image, loss, codes, latents.detach().permute(0, 2, 3, 1).flatten(0, 2)
+        return image, loss, codes, latents.permute(0, 2, 3, 1)
+
+    def _latents_of(self, images: Tensor) -> Tensor:
+        """Latents [N, g, g, d] of images [N, 3, S, S] in [-1, 1]."""
+        latents: Tensor = self.network.encode(images).latents
+        return latents.permute(0, 2, 3, 1)
+
+    def _same(self, images: Tensor, others: Tensor) -> Tensor:
+        """Whether a cell's pixels are the same in both images [N, 3, S, S], bool [N, g, g]."""
+        differ = (images != others).any(1).float()  # [N, S, S]
+        return functional.max_pool2d(differ, self.cell) == 0
+
+    @staticmethod
+    def _change(latents: Tensor, others: Tensor, same: Tensor) -> Tensor:
+        """Mean squared difference of latents [N, g, g, d] in cells [N, g, g], over the variance of latents."""
+        squares = ((latents - others) ** 2).mean(-1)[same]  # [n]
+        return squares.sum() / max(1, len(squares)) / (latents.detach().flatten(0, 2).var(0).mean() + 1e-6)
 
     @override
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         total = self.trainer.estimated_stepping_batches
         first = int(self.continuous * total)  # step at which the codebook comes in
-        whole, places = batch
-        cropped = self.crop is not None and self.global_step < first
-        images = (self._crop(whole, places) if cropped else whole).float() / 127.5 - 1
+        whole, others, places = batch
+        both = torch.cat([whole, others], 1)  # [N, 6, S, S]
+        if self.crop is not None and self.global_step < first:
+            both = self._crop(both, places)
+        images, others = (both.float() / 127.5 - 1).chunk(2, 1)
         image, codebook, codes, latents = self._pass(images, quantised=self.global_step >= first)
         loss: Tensor = self._reconstruction(image, images) + codebook
+        if self.steady:
+            change = self._change(latents, self._latents_of(others), self._same(images, others))
+            loss = loss + self.steady * change
+            self.log("train/change", change, batch_size=len(images))
+        latents = latents.detach().flatten(0, 2)
         if self.global_step < first:
             self._latents = [*self._latents[1 - _KEPT_BATCHES :], latents]
             if self.global_step + 1 == first:
@@ -143,9 +185,9 @@ class CodecModule(L.LightningModule):
         return loss
 
     def _crop(self, images: Tensor, places: Tensor) -> Tensor:
-        """Squares of images [N, 3, S, S], on the grid of codes: half hold the image's place [N, 2], half are anywhere."""
+        """Squares of images [N, C, S, S], on the grid of codes: half hold the image's place [N, 2], half are anywhere."""
         assert self.crop is not None
-        cell = 2 ** (len(self.network.config.block_out_channels) - 1)
+        cell = self.cell
         width, room = self.crop // cell, (images.shape[-1] - self.crop) // cell  # in cells
         anywhere = torch.randint(room + 1, places.shape, device=places.device)
         holding = (places // cell - torch.randint(width, places.shape, device=places.device)).clamp(0, room)
@@ -174,15 +216,23 @@ class CodecModule(L.LightningModule):
     @override
     def on_validation_epoch_start(self) -> None:
         self.similarity.reset()
+        self.readings.reset()
         self.seen = torch.zeros_like(self.used)
+        self._kept = [0, 0]  # cells whose pixels stay as they are: those that keep their code, all
         self._shown = []
 
     @override
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images = batch[0]
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        images, others, _ = batch
         image, _, codes, _ = self._pass(images.float() / 127.5 - 1)
         rebuilt = ((image.clamp(-1, 1) + 1) * 127.5).round()
         self.similarity.update(rebuilt, images.float())
+        if len(self.readings):
+            self.readings.update(_encoded(rebuilt), _encoded(images))
+        same = self._same(images, others)
+        other_codes = self._pass(others.float() / 127.5 - 1)[2].view_as(same)
+        kept = (codes.view_as(same) == other_codes)[same]
+        self._kept = [self._kept[0] + int(kept.sum()), self._kept[1] + kept.numel()]
         self.seen += torch.bincount(codes, minlength=len(self.seen))
         room = SHOWN - sum(len(rows) for rows in self._shown)
         if room > 0:
@@ -193,6 +243,8 @@ class CodecModule(L.LightningModule):
         share = self.seen.float() / self.seen.sum().clamp(min=1)
         entropy = -(share * share.clamp(min=1e-12).log()).sum()
         self.log_dict(self.similarity.compute())
+        self.log_dict(self.readings.compute())
+        self.log("val/codes_kept", self._kept[0] / max(1, self._kept[1]))
         self.log_dict({"val/codes_used": (self.seen > 0).float().sum(), "val/code_perplexity": entropy.exp()})
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger) and self._shown:
@@ -205,6 +257,11 @@ class CodecModule(L.LightningModule):
     def save(self, folder: str | Path) -> None:
         """Writes the network as ``VQModel.from_pretrained`` and ``swirl init --codec`` read it."""
         self.network.save_pretrained(str(folder), safe_serialization=True)
+
+
+def _encoded(images: Tensor) -> list[bytes]:
+    """PNG bytes of images [N, 3, S, S] with values 0 to 255."""
+    return [to_png(image) for image in images.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()]
 
 
 @torch.no_grad()

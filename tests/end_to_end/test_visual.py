@@ -16,6 +16,8 @@ Image = pytest.importorskip("PIL.Image")
 from swirl_lightning.codecs import load_codec  # noqa: E402
 from swirl_lightning.data import read_transitions  # noqa: E402
 
+READER = {"reader": "swirl_lightning.data.minigrid_images:read_cells"}
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -37,7 +39,7 @@ def run(tmp_path_factory):
             "seed_everything": 0,
             "out": str(folder / "codec"),
             "trainer": trainer,
-            "model": {"codes": 32, "channels": [4, 4, 8, 8], "restart_every": 1, "crop": 32},
+            "model": {"codes": 32, "channels": [4, 4, 8, 8], "restart_every": 1, "crop": 32, **READER},
             "data": {"path": str(folder / "data"), "batch_size": 4, "max_frames": 20},
         }
         (folder / "codec.yaml").write_text(yaml.safe_dump(codec))
@@ -45,8 +47,7 @@ def run(tmp_path_factory):
         sizes = ["--hidden_size", "32", "--layers", "1", "--heads", "2", "--vocab_size", "300", "--max_positions", "256"]
         model = ["--codec", str(folder / "codec"), "--out", str(folder / "model")]
         assert main(["init", "--data", str(folder / "data"), *model, *sizes]) == 0
-        reader = {"reader": "swirl_lightning.data.minigrid_images:read_cells"}
-        success = {"class_path": "swirl_lightning.metrics.images.DecodedSuccess", "init_args": reader}
+        success = {"class_path": "swirl_lightning.metrics.images.DecodedSuccess", "init_args": READER}
         settings = {
             "seed_everything": 0,
             "run_dir": str(folder / "run"),
@@ -94,7 +95,10 @@ def run(tmp_path_factory):
 
 def test_the_codec_reports_what_it_measured(run):
     report = json.loads((run / "codec" / "report.json").read_text())
-    assert set(report) == {"psnr", "ssim", "codes_used", "code_perplexity"}
+    shares = {"cells_right", "worlds_right", "codes_kept"}
+    assert set(report) == {"psnr", "ssim", "codes_used", "code_perplexity", *shares}
+    assert all(0 <= report[name] <= 1 for name in shares)
+    assert report["worlds_right"] <= report["cells_right"]
     assert 1 <= report["codes_used"] <= 32
     assert report["psnr"] > 0
     assert Image.open(run / "codec" / "reconstructions.png").height == 128
@@ -135,6 +139,24 @@ def test_imagine_writes_images_a_strip_and_a_gif(run, tmp_path, monkeypatch, cap
     assert Image.open(tmp_path / "out" / "strip.png").width > 4 * 128
     assert main(["imagine", *fwm, "--state", "nowhere.png", *actions]) == 1
     assert "there is no image 'nowhere.png'" in capsys.readouterr().err
+
+
+def test_turns_of_several_models_in_one_table(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SWIRL_CACHE", str(tmp_path / "cache"))
+    exports = {name: str(run / "run" / "export" / name / "fwm") for name in ("warmup", "last")}
+    data = ["--data", str(run / "data"), "--split", "train"]
+    options = ["--steps", "2", "--limit", "3", "--reader", READER["reader"], "--out", str(tmp_path / "turns.json")]
+    assert main(["turns", "--models", json.dumps(exports), *data, *options]) == 0
+    shown = capsys.readouterr().out
+    assert "world_right, 3 stretches of 2 steps, split train" in shown
+    assert "| model | turn 1 | turn 2 |" in shown
+    assert all(f"| {name} | " in shown for name in exports)
+    written = json.loads((tmp_path / "turns.json").read_text())
+    assert list(written["models"]) == ["warmup", "last"]
+    for turns in written["models"].values():
+        assert [set(turn) for turn in turns] == [{"exact_match", "world_right"}] * 2
+    assert main(["turns", "--models", json.dumps(exports), *data, "--steps", "9"]) == 1
+    assert "take fewer --steps" in capsys.readouterr().err
 
 
 def test_an_export_stands_alone(run, tmp_path, monkeypatch):

@@ -26,6 +26,8 @@ IF_MEASURED = {  # columns of worlds that have them
     "FWM exact, changed": ("fwm", "changed/exact_match"),
     "FWM tool BLEU": ("fwm", "tool_bleu"),
     "FWM changed elements F1": ("fwm", "changed_element_f1"),
+    "FWM world right": ("fwm", "world_read_right"),
+    "FWM world right, sampled": ("fwm", "sampled/world_read_right"),
 }
 
 

@@ -19,10 +19,11 @@ from swirl_lightning.data.reader import Columns, TransitionTable, read_transitio
 from swirl_lightning.data.splits import split_episodes
 
 
-class Frames(Dataset[tuple[Tensor, Tensor]]):
-    """Distinct images of some rows of a table, uint8 [3, size, size], each with a place [2] (row, column).
+class Frames(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Distinct images of some rows of a table, each with the other image of its transition and a place.
 
-    The place is one where the image's transition changes it: what moves is what a codec must not lose.
+    Items are two images, uint8 [3, size, size], and a place [2] (row, column) where they differ: what moves is what a codec
+    must not lose.
 
     Args:
         table: recorded transitions.
@@ -47,12 +48,13 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
         return len(self.images)
 
     @override
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         image, other = (pixels(data, self.size, where=self.name) for data in self.images[index])
         change = np.abs(image.astype(np.int16) - other).sum(-1)  # [S, S]
         changed = torch.from_numpy(np.argwhere(change > change.max() // 2))  # [n, 2]
         place = changed[int(torch.randint(len(changed), (1,)))] if len(changed) else torch.randint(self.size, (2,))
-        return torch.from_numpy(image.copy()).permute(2, 0, 1), place
+        first, second = (torch.from_numpy(array.copy()).permute(2, 0, 1) for array in (image, other))
+        return first, second, place
 
 
 class FrameDataModule(L.LightningDataModule):
@@ -102,12 +104,12 @@ class FrameDataModule(L.LightningDataModule):
         rank_zero_info(f"{self.path}: {len(self.train)} training and {len(self.val)} validation frames, all distinct")
 
     @override
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(self.seed)
         return DataLoader(
             self.train, self.batch_size, shuffle=True, drop_last=True, num_workers=self.workers, generator=generator
         )
 
     @override
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
         return DataLoader(self.val, self.batch_size, num_workers=self.workers)
