@@ -50,8 +50,9 @@ class CodecModule(L.LightningModule):
         attention: attention over the whole grid in the middle. Without it a code sees its surroundings only.
         commitment: weight of the commitment loss.
         steady: weight of the squared change of latents in cells whose pixels a transition leaves alone, over their variance.
-        crop: side of the squares that training sees before the codebook comes in, half of them where a transition changes the
-            image; None for whole images.
+        crop: side of the squares that training sees first, half of them where a transition changes the image; None for whole
+            images. What is rare in an image is frequent in small squares.
+        cropped: share of the steps that see squares; whole images follow.
         hard_share: share of a batch's pixels, the worst ones, that count once more: small things would be left out otherwise.
         continuous: share of the steps before the codebook comes in.
         restart_every: steps after which codes that were not used since become latents of the batch.
@@ -74,6 +75,7 @@ class CodecModule(L.LightningModule):
         commitment: float = 0.25,
         steady: float = 1.0,
         crop: int | None = None,
+        cropped: float = 0.4,
         hard_share: float = 0.02,
         continuous: float = 0.4,
         restart_every: int = 50,
@@ -99,7 +101,8 @@ class CodecModule(L.LightningModule):
         self.network.quantize.legacy = False  # ``beta`` then weighs the commitment, as the paper has it
         self.network.quantize.beta = commitment
         self.cell = 2 ** (len(channels) - 1)  # pixels of the side that a code stands for
-        self.steady, self.crop, self.hard_share, self.continuous = steady, crop, hard_share, continuous
+        self.crop, self.cropped = crop, cropped
+        self.steady, self.hard_share, self.continuous = steady, hard_share, continuous
         self.restart_every, self.warmup_steps = restart_every, warmup_steps
         self._optimizer = optimizer
         self.register_buffer("used", torch.zeros(codes, dtype=torch.long), persistent=False)
@@ -161,7 +164,7 @@ class CodecModule(L.LightningModule):
         first = int(self.continuous * total)  # step at which the codebook comes in
         whole, others, places = batch
         both = torch.cat([whole, others], 1)  # [N, 6, S, S]
-        if self.crop is not None and self.global_step < first:
+        if self.crop is not None and self.global_step < int(self.cropped * total):
             both = self._crop(both, places)
         images, others = (both.float() / 127.5 - 1).chunk(2, 1)
         image, codebook, codes, latents = self._pass(images, quantised=self.global_step >= first)

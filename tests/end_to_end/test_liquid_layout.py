@@ -82,7 +82,7 @@ def test_aurora_goes_through_a_swirl_iteration(folder):
             "prompts": {"fwm": ["{state}{action}\n"], "idm": ["{state}{next_state}"]},
             "schedule": {"warmup_epochs": 1, "iterations": 1},
             "fwm": {"group_size": 2, "sampling": {"max_new_tokens": GRID**2 + 3}},
-            "idm": {"group_size": 2, "sampling": {"max_new_tokens": 4}},
+            "idm": {"group_size": 2, "sampling": {"max_new_tokens": 6}},
         },
         "data": {
             "class_path": "swirl_lightning.data.TransitionDataModule",
