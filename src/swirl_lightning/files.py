@@ -44,6 +44,7 @@ def sync_folder(folder: Path) -> None:
 def put_text(path: Path, text: str) -> None:
     """Writes a text file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear_temporaries(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
