@@ -82,6 +82,21 @@ def run_world(name: str, options: list[str], args: argparse.Namespace) -> list[d
     return rows
 
 
+def study_points(folder: Path) -> list[dict[str, Any]]:
+    """First iterations of a finished ``make study``, whose warm-ups end when the judge is good: a point a seed."""
+    rows = []
+    for seed in sorted(folder.glob("seed-*")):
+        for run, method in (("swirl", "Phase I"), ("sft-continue", "pseudo-labels"), ("swirl+nll", "Phase I + likelihood")):
+            lines = (seed / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            found = {r["label"]: r for r in map(json.loads, lines) if (r["split"], r["decoding"]) == ("test", "greedy")}
+            start = found["start"]
+            after = next(r for label, r in found.items() if label in ("swirl-1-fwm", "swirl-1-pseudo"))
+            judge, before = start["idm"]["exact_match"], start["fwm"]["exact_match"]
+            point = {"world": "plain", "warmup_epochs": None, "seed": int(seed.name.removeprefix("seed-")), "method": method}
+            rows.append({**point, "idm": judge, "fwm": before, "gain": after["fwm"]["exact_match"] - before})
+    return rows
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """A panel a world: gain in the FWM's exact match against the judge's, and against the FWM's own before."""
     import matplotlib
@@ -114,9 +129,11 @@ def main() -> None:
     parser.add_argument("--warmups", type=int, nargs="+", default=[50, 70, 100], help="warm-up epochs, of eight batches")
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--study", type=Path, help="add the first iterations of a finished study: runs/study/minigrid")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     rows = [row for name in args.worlds for row in run_world(name, WORLDS[name], args)]
+    rows += study_points(args.study) if args.study else []
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "regime.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     draw(rows, args.out / "regime.png")
