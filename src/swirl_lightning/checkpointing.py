@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from swirl_lightning import shards
 from swirl_lightning.files import discard, put
 
 
@@ -31,6 +32,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
             put(temporary, target)
+            shards.clear(target, checkpoint.get(shards.FOLDER))
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             hint = "the disk is full: free some room" if _no_space(error) else "check the folder and its permissions"
             raise OSError(
@@ -39,6 +41,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
         finally:
             discard(temporary)
+
+    @override
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Reads a checkpoint, also one in shards, with whole tensors."""
+        loaded: dict[str, Any] = super().load_checkpoint(path, map_location=map_location, weights_only=weights_only)
+        return shards.join(loaded, Path(path), whole=True)
 
 
 def _no_space(error: BaseException | None) -> bool:

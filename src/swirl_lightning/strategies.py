@@ -14,6 +14,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from swirl_lightning import shards
+from swirl_lightning.shards import Stored
 from swirl_lightning.watch import RankWatch, StoppedAloneError, watch_ranks
 from swirl_lightning.world_model.sharding import Sharding, fill, whole
 
@@ -62,12 +64,15 @@ class ShardedStrategy(_Watched, ModelParallelStrategy):
     """``--trainer.strategy fsdp``: weights, gradients and optimizer states are spread over all ranks (FSDP2), block by block.
 
     Lightning's own ``fsdp`` (FSDP1) cannot be used: a backward pass inside ``training_step`` breaks its state machine.
-    Checkpoints are those of the other strategies, one file of whole tensors, so that a run may go on under any of them.
+    Checkpoints are those of the other strategies, one file of whole tensors, or in shards; either way a run may go on from them
+    under any strategy, on any number of devices.
 
     Args:
         compute_dtype: ``bfloat16`` casts float32 weights for every pass (mixed precision); None computes in the weights' own.
         offload: keep all shards on the CPU between passes (CUDA only).
         offload_reference: keep the shards of the reference policy on the CPU between passes (CUDA only).
+        sharded_checkpoints: every rank writes its own shards, into a folder beside the checkpoint that all ranks can reach;
+            otherwise rank 0 gathers everything on its CPU.
     """
 
     def __init__(
@@ -75,9 +80,11 @@ class ShardedStrategy(_Watched, ModelParallelStrategy):
         compute_dtype: Literal["float32", "bfloat16"] | None = None,
         offload: bool = False,
         offload_reference: bool = False,
+        sharded_checkpoints: bool = False,
     ) -> None:
         super().__init__(data_parallel_size=1, tensor_parallel_size=1, save_distributed_checkpoint=False)
         self.compute_dtype, self.offload, self.offload_reference = compute_dtype, offload, offload_reference
+        self.sharded_checkpoints = sharded_checkpoints
 
     @override
     def setup_environment(self) -> None:
@@ -113,7 +120,9 @@ class ShardedStrategy(_Watched, ModelParallelStrategy):
         return state
 
     def _gathered(self, state: Any) -> Any:
-        """A state with whole tensors on rank 0, one gathered at a time; other ranks keep none."""
+        """A state with whole tensors on rank 0, one gathered at a time, other ranks keep none; or as it is, for shards."""
+        if self.sharded_checkpoints:
+            return state
         if isinstance(state, dict):
             return {key: self._gathered(value) for key, value in state.items()}
         if isinstance(state, list):
@@ -125,6 +134,11 @@ class ShardedStrategy(_Watched, ModelParallelStrategy):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None) -> None:
+        if self.sharded_checkpoints:
+            folder: Path = self.broadcast(shards.new_folder(Path(filepath)))
+            checkpoint, tensors = shards.split(checkpoint, folder)
+            shards.write(folder, tensors, self.global_rank, self.world_size)
+            self.barrier("shards")  # the file that refers to them comes last
         if self.is_global_zero:
             self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
 
@@ -132,7 +146,7 @@ class ShardedStrategy(_Watched, ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         # mapped, not read: every rank reads the rows of its own shards only
         loaded: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)
-        return loaded
+        return shards.join(loaded, Path(checkpoint_path), whole=False)
 
     @override
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -156,11 +170,11 @@ class ShardedStrategy(_Watched, ModelParallelStrategy):
 
 def _like(value: Any, parameter: torch.Tensor) -> Any:
     """A whole tensor of an optimizer's state, spread as its parameter is."""
-    if not (isinstance(value, torch.Tensor) and isinstance(parameter, DTensor) and value.shape == parameter.shape):
-        return value
-    spread = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
-    fill(spread, value)
-    return spread
+    if isinstance(parameter, DTensor) and isinstance(value, torch.Tensor | Stored) and value.shape == parameter.shape:
+        spread = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+        fill(spread, value)
+        return spread
+    return value.whole() if isinstance(value, Stored) else value
 
 
 def sharding_of(trainer: L.Trainer | None) -> Sharding | None:

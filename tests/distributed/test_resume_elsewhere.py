@@ -4,10 +4,11 @@ import pytest
 
 from tests.distributed.harness import run_alone, run_together, seen, settings
 
-CHAINS = {  # (strategy, ranks) of each part of the run; parts end before steps 2 (warm-up) and 5 (inside Phase I)
-    "one, two, one": ("separate", [("auto", 1), ("ddp", 2), ("auto", 1)]),
-    "ddp, fsdp, ddp": ("separate", [("ddp", 2), ("fsdp", 2), ("ddp", 2)]),
-    "fsdp, one, fsdp": ("adapters", [("fsdp", 2), ("auto", 1), ("fsdp", 2)]),
+SHARDS = {"class_path": "swirl_lightning.strategies.ShardedStrategy", "init_args": {"sharded_checkpoints": True}}
+CHAINS = {  # (strategy, ranks, step before which it ends) of each part of the run; steps 0 to 2 are warm-up, 3 to 5 Phase I
+    "one, two, one": ("separate", [("auto", 1, 2), ("ddp", 2, 5), ("auto", 1, None)]),
+    "ddp, shards, shards, ddp": ("separate", [("ddp", 2, 2), (SHARDS, 2, 4), (SHARDS, 2, 7), ("ddp", 2, None)]),
+    "fsdp, one, fsdp": ("adapters", [("fsdp", 2, 2), ("auto", 1, 5), ("fsdp", 2, None)]),
 }
 # smooth where Adam would make steps of a full learning rate out of rounding
 ADAM = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-2, "eps": 1e-2}}
@@ -36,17 +37,19 @@ def straight(world, tmp_path_factory):
 def test_a_run_goes_on_elsewhere(chain, world, straight, tmp_path):
     storage, parts = CHAINS[chain]
     resume = []
-    for (strategy, ranks), cut_before in zip(parts, (2, 5, None), strict=True):
+    for number, (strategy, ranks, cut_before) in enumerate(parts):
         place = {"strategy": strategy, "devices": ranks, "storage": storage}
         arguments = [*settings(world, tmp_path / "moved", **place, **CHANGES), *resume]
         expected = 0 if cut_before is None else 1
         if ranks == 1:
             assert run_alone(arguments, cut_before) == expected
         else:
-            statuses, logs = run_together(tmp_path / f"logs-{strategy}-{cut_before}", [(arguments, cut_before)])
+            statuses, logs = run_together(tmp_path / f"logs-{number}", [(arguments, cut_before)])
             assert statuses == [expected], logs
         resume = ["--ckpt_path", "last"]
-    assert [step["step"] for step in seen(tmp_path / "moved")["steps"]] == [6, 7, 8, 9]  # of the last part
+    last = range(parts[-2][2] + 1, 10)
+    assert [step["step"] for step in seen(tmp_path / "moved")["steps"]] == list(last)
+    assert not list((tmp_path / "moved" / "checkpoints").glob("*.shards-*"))  # the last part has replaced them
     one, other = (seen(folder)["weights"][-1] for folder in (straight(storage), tmp_path / "moved"))
     for mine, theirs in zip(one, other, strict=True):
         assert max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True)) < 1e-5

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from swirl_lightning.codecs import load_codec
@@ -51,6 +50,7 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     """
     from lightning.pytorch.cli import LightningArgumentParser
 
+    from swirl_lightning.checkpointing import AtomicCheckpointIO
     from swirl_lightning.module import SwirlModule
 
     config_file = run_dir / "config.yaml"
@@ -64,7 +64,6 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     parser.add_lightning_class_args(SwirlModule, "model")  # type: ignore[arg-type]
     module = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
     module.configure_model()
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict(state)
+    module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])
     inference: Inference = module.eval().inference
     return inference

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from swirl_lightning.ranks import sum_over_ranks
+from swirl_lightning.shards import Stored
 
 T = TypeVar("T")
 
@@ -115,16 +116,15 @@ def local_rows(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fill(tensor: Tensor, values: Tensor) -> None:
+def fill(tensor: Tensor, values: Tensor | Stored) -> None:
     """Writes whole values, equal on every rank, into a tensor that may be sharded."""
     if isinstance(tensor, DTensor):
-        local = tensor.to_local()
-        rows = torch.chunk(values, tensor.device_mesh.size(), dim=0)
+        size = -(-len(values) // tensor.device_mesh.size())
         rank = tensor.device_mesh.get_local_rank()
-        if rank < len(rows):
-            local.copy_(rows[rank])
+        if len(rows := values[rank * size : (rank + 1) * size]):
+            tensor.to_local().copy_(rows)
     else:
-        tensor.copy_(values)
+        tensor.copy_(values.whole() if isinstance(values, Stored) else values)
 
 
 def load_from_first(model: nn.Module, source: nn.Module | None, sharding: Sharding) -> None:
