@@ -40,7 +40,7 @@ def test_unicode_and_control_characters_come_through_unchanged(tmp_path, builder
     fields = {name: f"{name} {STRANGE}" for name in ("state", "next_state", "action", "context", "episode")}
     (read,) = read_transitions(lines(tmp_path / "log.jsonl", row(**fields)))
     assert read == Transition(fields["state"], fields["next_state"], fields["action"], fields["context"], fields["episode"], 0)
-    write_transitions(tmp_path / "parquet", [(read, "train")], {})
+    write_transitions(tmp_path / "parquet", [(read, "train")], dict)
     (again,) = read_transitions(tmp_path / "parquet")
     assert again == read
     prompt = decoded(builder, builder.fwm_prompt(read, read.action).ids)
@@ -87,7 +87,7 @@ def test_a_file_that_was_cut_off_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"log\.jsonl, line 2: malformed JSON"):
         read_transitions(path)
-    write_transitions(tmp_path / "whole", [(Transition("s", "t", "a"), None)], {})
+    write_transitions(tmp_path / "whole", [(Transition("s", "t", "a"), None)], dict)
     file = tmp_path / "whole" / "transitions.parquet"
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"transitions\.parquet: not a readable Parquet file"):
