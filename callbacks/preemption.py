@@ -24,8 +24,9 @@ class Preemption(Callback):
     """Ends a run that is told to stop, so that ``--ckpt_path last`` goes on as if it had never stopped.
 
     On SIGTERM (a machine taken back, a pod moved, a job at its limit) the step under way is finished, :class:`RunCheckpoint`
-    saves, and the process exits with status 143, as one that the signal ended. Where everything is saved already, e.g. during
-    the evaluation after a phase, it exits at once. After each step the ranks agree whether any of them was told to stop.
+    saves, and the process exits with status 143, as one that the signal ended. After each step the ranks agree whether any of
+    them was told to stop. Where everything is saved already, during the evaluation after a phase or (in a single process) right
+    after a regular checkpoint, it exits at once.
     SLURM's requeue signal (``SLURMEnvironment(requeue_signal=...)``, SIGUSR1) does the same and asks for the job again.
 
     Its handlers take the place of Lightning's, which talk to other ranks and save a checkpoint from inside the handler, in the

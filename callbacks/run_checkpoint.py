@@ -73,6 +73,9 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         if not (trainer.fit_loop.restarted_mid_epoch and trainer.is_last_batch):  # there, an epoch waits for its end
             self._stop(trainer)
+        if self._preemption is not None:
+            self._preemption.leave_if_asked(trainer)
+            self._preemption.settled = trainer.world_size == 1
 
     def _stop(self, trainer: L.Trainer) -> None:
         if self._stop_at is not None and trainer.global_step >= self._stop_at:
@@ -83,7 +86,8 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         # stopping waits until here: Lightning hands a step's values to the loggers after on_train_batch_end
         if self._preemption is not None:
-            self._preemption.settled |= self._last_global_step_saved == trainer.global_step
+            if trainer.world_size == 1:
+                self._preemption.settled |= self._last_global_step_saved == trainer.global_step
             if self._stopping:
                 self._preemption.leave(trainer)
 
@@ -107,10 +111,11 @@ class RunCheckpoint(ModelCheckpoint):
         last = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
         if trainer.is_last_batch and (asked or not last):  # stopped inside the epoch, its end would be saved, the rest lost
             self._save(trainer)
-            self._settle()
-        if asked:
-            assert self._preemption is not None
-            self._preemption.leave(trainer)
+        if self._preemption is not None:
+            if asked:
+                self._preemption.leave(trainer)
+            # one rank of several that left in the middle of the next step would leave the others in its collectives
+            self._preemption.settled = trainer.world_size == 1
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -124,9 +129,6 @@ class RunCheckpoint(ModelCheckpoint):
             self._save(trainer)
         finally:
             self._epoch_open = False
-        self._settle()
-
-    def _settle(self) -> None:
         if self._preemption is not None:
             self._preemption.settled = True
 

@@ -2,6 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,15 +91,75 @@ def test_two_ranks_stop_after_the_same_step(strategy, config, tmp_path):
 
 @pytest.mark.slow
 def test_a_rank_that_ends_at_once_ends_the_others(config, tmp_path):
-    """All is saved after every batch, so the one that is told to does not finish its step; the other must not wait for it."""
-    changes = {"trainer__callbacks": [], "trainer__strategy": "ddp", "trainer__devices": 2}
-    where = {"place": "step", "number": 4, "only_rank": 1}
+    """Phase I is saved when its evaluation begins, so one that is told to leaves; the other must not wait for it."""
+    evaluation = {"class_path": "swirl_lightning.callbacks.BenchmarkEvaluation", "init_args": {"limit": 4}}
+    changes = {"trainer__callbacks": [evaluation], "trainer__strategy": "ddp", "trainer__devices": 2}
+    where = {"place": "evaluation", "number": 3, "only_rank": 1}
     life = Life(config(**changes), tmp_path / "logs", ranks=2, prepare=stop_at, **where)
     assert life.end() == [1, 143], life.said()
-    assert saved(tmp_path / "run") == 4
+    assert saved(tmp_path / "run") == 6
     resumed = Life([*config(**changes), "--ckpt_path", "last"], tmp_path / "logs", ranks=2)
     assert resumed.end() == [0, 0], resumed.said()
     assert saved(tmp_path / "run") == 9
+
+
+@pytest.mark.slow
+def test_the_process_that_started_the_ranks_is_told(config, tmp_path):
+    """As typed, `swirl fit` starts the second rank itself, and a scheduler tells the first one only."""
+    samples = [{"class_path": "swirl_lightning.callbacks.RolloutSampler"}]
+    changes = {"checkpoint__every_n_batches": 100, "trainer__callbacks": samples, "model__schedule": {"iterations": 20}}
+    arguments = config(trainer__strategy="ddp", trainer__devices=2, **changes)
+    log, environment = tmp_path / "log", {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("w") as file:
+        command = [sys.executable, "-m", "swirl_lightning", *arguments]
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+    try:
+        until = time.monotonic() + 300
+        while not (tmp_path / "run" / "samples.jsonl").exists():  # Phase I
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < until, log.read_text()[-3000:]
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 143, log.read_text()[-3000:]
+        assert log.read_text().count("swirl: SIGTERM: stopped after") == 1
+        assert "Traceback" not in log.read_text()
+        assert saved(tmp_path / "run") >= 3
+        until = time.monotonic() + 60
+        while running(process.pid):  # the second rank ends, too
+            assert time.monotonic() < until, running(process.pid)
+            time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def running(group):
+    """Processes of a group that have not ended (Linux)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, its_group, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(its_group) == group and state != "Z":
+                found.append(folder.name)
+    return found
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_commands_that_train_nothing_end_at_once(command, config, monkeypatch, capfd, tmp_path):
+    fit, *settings = config(trainer__callbacks=[], model__schedule={"warmup_epochs": 1, "iterations": 0})
+    assert cli.main([fit, *settings]) == 0
+    step = getattr(SwirlModule, f"{command}_step")
+
+    def told(self, batch, batch_idx):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SwirlModule, f"{command}_step", told)
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, *settings, "--ckpt_path", "last"])
+    assert stop.value.code == 143
+    assert "swirl: SIGTERM: " in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.fixture

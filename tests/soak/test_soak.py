@@ -119,14 +119,13 @@ def say(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_at_random_moments(ranks, config, kills, soak_seed, say, tmp_path):
+@pytest.mark.parametrize(("strategy", "ranks"), [("auto", 1), ("ddp", 2), ("fsdp", 2)])
+def test_killed_at_random_moments(strategy, ranks, config, kills, soak_seed, say, tmp_path):
     if ranks == 2 and kills < 10:
         pytest.skip("two processes only in make soak")
-    changes = {"trainer__devices": 2, "trainer__strategy": "ddp"} if ranks == 2 else {}
-    runs = Runs(config, tmp_path, ranks, **changes)
-    say(f"{ranks} process(es): an undisturbed run takes {runs.seconds:.0f} s")
-    soak(runs, kills * 3 // 5 if ranks == 1 else kills // 5, soak_seed, say)
+    runs = Runs(config, tmp_path, ranks, trainer__strategy=strategy, trainer__devices=ranks)
+    say(f"{strategy}, {ranks} process(es): an undisturbed run takes {runs.seconds:.0f} s")
+    soak(runs, kills * 3 // 5 if ranks == 1 else kills // 10, soak_seed, say)
 
 
 @pytest.mark.slow
