@@ -2,35 +2,27 @@
 
 import json
 import os
-import subprocess
-import sys
+import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-KILLER = """
-import os, signal, sys
-import torch
-from swirl_lightning import cli, module
-torch.set_num_threads(1)
-victim = int(os.environ["KILL_AT"])
-step = module.SwirlModule.training_step
-def training_step(self, batch, batch_idx):
-    if self.global_step == victim:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch, batch_idx)
-module.SwirlModule.training_step = training_step
-sys.exit(cli.main(sys.argv[1:]))
-"""
+from swirl_lightning.module import SwirlModule
+from tests.processes import Life
 
 
-def run(arguments, kill_at=-1):
-    environment = {**os.environ, "KILL_AT": str(kill_at), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", KILLER, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+def kill_at(rank, step):
+    """Ends this process before a step."""
+    training_step = SwirlModule.training_step
+
+    def stop_or_step(self, batch, batch_idx):
+        if self.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return training_step(self, batch, batch_idx)
+
+    SwirlModule.training_step = stop_or_step
 
 
 def curve(folder):
@@ -54,14 +46,15 @@ def test_killed_in_each_phase_and_resumed(every, config, tmp_path):
         file.write_text(text)
         return [made[0], "--config", str(file)]
 
-    straight = run(arguments("straight"))
-    assert straight.returncode == 0, straight.stderr[-2000:]
+    life = Life(arguments("straight"), tmp_path / "logs")
+    assert life.end() == [0], life.said()
     broken = arguments("broken")
-    for kill_at in (2, 4, 8):  # in the warm-up, in Phase I, in Phase II
-        resume = ["--ckpt_path", "last"] if kill_at > 2 else []
-        assert run([*broken, *resume], kill_at).returncode == -9
-    finished = run([*broken, "--ckpt_path", "last"])
-    assert finished.returncode == 0, finished.stderr[-2000:]
+    for step in (2, 4, 8):  # in the warm-up, in Phase I, in Phase II
+        resume = ["--ckpt_path", "last"] if step > 2 else []
+        life = Life([*broken, *resume], tmp_path / "logs", prepare=kill_at, step=step)
+        assert life.end() == [-signal.SIGKILL], life.said()
+    life = Life([*broken, "--ckpt_path", "last"], tmp_path / "logs")
+    assert life.end() == [0], life.said()
     for role in ("fwm", "idm"):
         one, other = (load_file(tmp_path / n / "export" / "last" / role / "model.safetensors") for n in ("straight", "broken"))
         assert all(torch.equal(one[name], other[name]) for name in one), role

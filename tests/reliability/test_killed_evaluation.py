@@ -1,42 +1,27 @@
 """Killed with SIGKILL while the models are evaluated at the end of a phase: nothing is lost, nothing is written twice."""
 
-import json
 import os
-import subprocess
-import sys
+import signal
 
 import pytest
 import torch
+from swirl_lightning.callbacks import benchmark_evaluation, latent_action_health
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-KILLER = """
-import os, signal, sys
-import torch
-from swirl_lightning import cli
-from swirl_lightning.callbacks import benchmark_evaluation, latent_action_health
-torch.set_num_threads(1)
-file, label = os.environ["KILL_AT"].split(":")
-append = benchmark_evaluation.append_row
-def append_row(path, row, key):
-    append(path, row, key)
-    if path.name == file and row["label"] == label:
-        os.kill(os.getpid(), signal.SIGKILL)
-benchmark_evaluation.append_row = latent_action_health.append_row = append_row
-sys.exit(cli.main(sys.argv[1:]))
-"""
+from swirl_lightning import files
+from tests.processes import Life, lines
 
 
-def run(arguments, kill_at=":"):
-    environment = {**os.environ, "KILL_AT": kill_at, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", KILLER, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+def kill_at(rank, file, label):
+    """Ends this process after a line of a report."""
+    append = files.append_row
 
+    def append_row(path, row, key):
+        append(path, row, key)
+        if path.name == file and row["label"] == label:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def lines(path):
-    """Lines of a report without what a clock says."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("seconds", "elapsed")} for row in rows]
+    benchmark_evaluation.append_row = latent_action_health.append_row = append_row
 
 
 def state(folder):
@@ -54,15 +39,15 @@ def scalars(folder):
 
 @pytest.mark.slow
 def test_killed_while_evaluating_after_every_phase(config, tmp_path):
-    done = run(config(run_dir=str(tmp_path / "straight")))
-    assert done.returncode == 0, done.stderr[-2000:]
+    life = Life(config(run_dir=str(tmp_path / "straight")), tmp_path / "logs")
+    assert life.end() == [0], life.said()
     broken, resume = config(run_dir=str(tmp_path / "broken")), []
-    for kill_at in ("metrics.jsonl:warmup", "health.jsonl:swirl-1-fwm", "metrics.jsonl:swirl-1-idm"):
-        killed = run([*broken, *resume], kill_at)
-        assert killed.returncode == -9, killed.stderr[-2000:]
+    for file, label in (("metrics.jsonl", "warmup"), ("health.jsonl", "swirl-1-fwm"), ("metrics.jsonl", "swirl-1-idm")):
+        life = Life([*broken, *resume], tmp_path / "logs", prepare=kill_at, file=file, label=label)
+        assert life.end() == [-signal.SIGKILL], life.said()
         resume = ["--ckpt_path", "last"]
-    done = run([*broken, *resume])
-    assert done.returncode == 0, done.stderr[-2000:]
+    life = Life([*broken, *resume], tmp_path / "logs")
+    assert life.end() == [0], life.said()
     one, other = state(tmp_path / "straight"), state(tmp_path / "broken")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
