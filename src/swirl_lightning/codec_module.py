@@ -73,7 +73,7 @@ class CodecModule(L.LightningModule):
         norm_groups: int = 4,
         attention: bool = False,
         commitment: float = 0.25,
-        steady: float = 1.0,
+        steady: float = 0.0,
         crop: int | None = None,
         cropped: float = 0.4,
         hard_share: float = 0.02,
