@@ -136,7 +136,7 @@ def original(tmp_path):
 def test_codes_and_pixels_are_those_of_the_original_computation(original):
     weights, folder = original
     files = ["--checkpoint", str(folder / "vqgan.ckpt"), "--configuration", str(folder / "vqgan.yaml")]
-    assert main(["convert", *files, "--out", str(folder / "codec")]) == 0
+    assert main(["convert", "vqgan", *files, "--out", str(folder / "codec")]) == 0
     model = load_image_model(folder / "codec")
     assert (model.size, model.grid, model.codes) == (SIDE, SIDE // 2, CODES)
     images = torch.randint(0, 256, (5, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
