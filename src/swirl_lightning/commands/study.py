@@ -134,12 +134,13 @@ class Study:
         """All cells as rows; a method's own evaluation of the models it started from is the warm-up's again."""
         collected: dict[str, dict[int, Measures]] = {}
         costs: dict[str, list[dict[str, float]]] = {}
+        whole = "warmup" if self.warmup_run is None else "warmup and swirl"  # an existing run goes on after its warm-up
         for seed in self.seeds:
             for method in (None, *self.variants):
                 folder = self.folder(seed, method)
                 for row, measures in self._cell_rows(folder, method).items():
                     collected.setdefault(row, {})[seed] = measures
-                costs.setdefault("warmup" if method is None else method.name, []).append(run_costs(folder))
+                costs.setdefault(whole if method is None else method.name, []).append(run_costs(folder))
         sft = collected["sft"]
         rows = [
             summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)], self.measure)
