@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 
@@ -15,6 +14,7 @@ import transformers
 from torch.utils.tensorboard import SummaryWriter
 
 from swirl_lightning.cli import main
+from tests.ports import free_port
 
 _IMPORTED = (lightning.pytorch.cli, swirl_lightning.callbacks, transformers.LlamaForCausalLM, SummaryWriter)  # by the server
 _FORKS = multiprocessing.get_context("forkserver")
@@ -48,11 +48,7 @@ class Life:
 
     def __init__(self, arguments, folder, ranks=1, prepare=None, **options):
         folder.mkdir(parents=True, exist_ok=True)
-        port = None
-        if ranks > 1:
-            with socket.socket() as s:
-                s.bind(("127.0.0.1", 0))
-                port = s.getsockname()[1]
+        port = free_port() if ranks > 1 else None
         self.logs = [folder / f"life-{time.time_ns()}-{rank}.log" for rank in range(ranks)]
         self.processes = [
             _FORKS.Process(target=_run, args=(arguments, rank, port, log, prepare, options))

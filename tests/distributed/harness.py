@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import socket
 import sys
 import time
 import traceback
@@ -19,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from swirl_lightning.cli import main
 from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Role
+from tests.ports import free_port
 
 _LEFT_OUT = ("time/", "bar/", "mismatch")  # clocks, copies, and rounding noise between decoding and scoring
 
@@ -179,9 +179,7 @@ def processes(folder, target, *arguments):
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.distributed.harness"])
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     ranks = [context.Process(target=target, args=(rank, port, folder, *arguments)) for rank in range(2)]
     for process in ranks:
         process.start()

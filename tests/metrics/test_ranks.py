@@ -1,7 +1,5 @@
 """Two ranks with unequal shares give what one process gives."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,6 +7,7 @@ import torch.multiprocessing as mp
 
 from swirl_lightning.metrics import fwm_metrics
 from swirl_lightning.types import TokenScores
+from tests.ports import free_port
 
 OURS = ["a b", "a c", "d"]
 TRUE = ["a c", "a c", "d e"]
@@ -33,9 +32,7 @@ def worker(rank, port, queue):
 
 
 def test_two_ranks_equal_one_process():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     queue = mp.get_context("spawn").SimpleQueue()
     mp.spawn(worker, args=(port, queue), nprocs=2)
     results = dict(queue.get() for _ in range(2))

@@ -14,6 +14,7 @@ from swirl_lightning.callbacks import benchmark_evaluation
 
 from swirl_lightning import cli
 from swirl_lightning.module import SwirlModule
+from tests.ports import free_port
 from tests.processes import Life, lines, same_weights
 from tests.reliability.test_killed_evaluation import scalars
 
@@ -109,7 +110,7 @@ def test_the_process_that_started_the_ranks_is_told(config, tmp_path):
     samples = [{"class_path": "swirl_lightning.callbacks.RolloutSampler"}]
     changes = {"checkpoint__every_n_batches": 100, "trainer__callbacks": samples, "model__schedule": {"iterations": 20}}
     arguments = config(trainer__strategy="ddp", trainer__devices=2, **changes)
-    log, environment = tmp_path / "log", {**os.environ, "OMP_NUM_THREADS": "1"}
+    log, environment = tmp_path / "log", {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
     with log.open("w") as file:
         command = [sys.executable, "-m", "swirl_lightning", *arguments]
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
