@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,9 @@ class Worker:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):  # it has died: reading on ends in the RuntimeError that says why
             self._process.stdin.write("go\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died: the end of its output says why
         for line in self._process.stdout:
             if line.startswith(_shapes.REPLY):
                 values: dict[str, Any] = json.loads(line.removeprefix(_shapes.REPLY))

@@ -342,10 +342,7 @@ class SwirlModule(L.LightningModule):
             self._nonfinite("gradient norm", norm)
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter.grad)  # type: ignore[arg-type]
-        if ticks:
-            optimizer.step()
-        else:
-            optimizer.optimizer.step()
+        (optimizer if ticks else optimizer.optimizer).step()
         optimizer.zero_grad(set_to_none=True)
         if ticks:
             self.lr_schedulers()[index].step()  # type: ignore[index]

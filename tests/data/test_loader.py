@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from swirl_lightning.data.loader import EpochLoader, epoch_order
 
 
-def loader(size, batch_size, *, epoch=0, rank=0, world_size=1, drop_last=False):
+def loader(size, batch_size, *, epoch=0, rank=0, world_size=1):
     order = epoch_order(size, 7, epoch)
     place = {"epoch": epoch, "rank": rank, "world_size": world_size}
-    return EpochLoader(size, batch_size, lambda rows, _: tuple(rows), order, drop_last=drop_last, **place)
+    return EpochLoader(size, batch_size, lambda rows, _: tuple(rows), order, **place)
 
 
 def test_epochs_are_different_permutations_that_depend_on_seed_and_epoch_only():
@@ -18,18 +18,16 @@ def test_epochs_are_different_permutations_that_depend_on_seed_and_epoch_only():
     assert len({tuple(epoch_order(50, seed, epoch)) for seed in (1, 2) for epoch in range(4)}) == 8
 
 
-@given(st.integers(1, 40), st.integers(1, 5), st.sampled_from([1, 2, 3]), st.booleans())
-def test_ranks_share_the_global_batches_of_one_process(size, share, world_size, drop_last):
-    whole = list(loader(size, share * world_size, drop_last=drop_last))
-    ranks = [
-        list(loader(size, share * world_size, rank=r, world_size=world_size, drop_last=drop_last)) for r in range(world_size)
-    ]
+@given(st.integers(1, 40), st.integers(1, 5), st.sampled_from([1, 2, 3]))
+def test_ranks_share_the_global_batches_of_one_process(size, share, world_size):
+    whole = list(loader(size, share * world_size))
+    ranks = [list(loader(size, share * world_size, rank=r, world_size=world_size)) for r in range(world_size)]
     assert {len(batches) for batches in ranks} == {len(whole)}
     for i, batch in enumerate(whole):
         parts = [row for batches in ranks for row in batches[i]]
         assert sorted(parts) == sorted(batch)
     seen = [row for batch in whole for row in batch]
-    assert len(seen) == len(set(seen)) == size - loader(size, share * world_size, drop_last=drop_last).dropped
+    assert len(seen) == len(set(seen)) == size
 
 
 @given(st.integers(1, 40), st.integers(1, 7), st.data())

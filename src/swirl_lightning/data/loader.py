@@ -35,7 +35,6 @@ class EpochLoader:
         epoch: of the run.
         rank: this process.
         world_size: number of processes.
-        drop_last: leave out a last batch that is not full (the number of items is in ``dropped``).
     """
 
     def __init__(
@@ -48,16 +47,14 @@ class EpochLoader:
         epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        drop_last: bool = False,
     ) -> None:
         self.size, self.batch_size, self.make, self.order = size, batch_size, make, order
         self.epoch, self.rank, self.world_size = epoch, rank, world_size
-        self.dropped = size % batch_size if drop_last else 0
         self._handed_out = 0
         self._resume = False
 
     def __len__(self) -> int:
-        return -(-(self.size - self.dropped) // self.batch_size)
+        return -(-self.size // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
         if not self._resume:
@@ -70,7 +67,7 @@ class EpochLoader:
 
     def _share(self, batch: int) -> Sequence[int]:
         """Indices of this rank in a global batch."""
-        whole = self.order[batch * self.batch_size : min((batch + 1) * self.batch_size, self.size - self.dropped)]
+        whole = self.order[batch * self.batch_size : min((batch + 1) * self.batch_size, self.size)]
         return whole[self.rank :: self.world_size]
 
     def state_dict(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
@@ -173,11 +173,9 @@ class JavaSimulator:
 
 def _drain(stream: IO[bytes]) -> None:
     """Reads what a JVM prints: a full pipe would stop it."""
-    try:
+    with suppress(OSError, ValueError):  # closed, with the simulator
         while stream.read(65536):
             pass
-    except (OSError, ValueError):  # closed
-        pass
 
 
 class Closable(Protocol):
