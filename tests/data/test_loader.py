@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl_lightning.data.loader import EpochLoader, epoch_order
+from swirl_lightning.data.loader import EpochLoader, balanced_shares, epoch_order, expected_work
+from swirl_lightning.types import UnlabelledPair
 
 
 def loader(size, batch_size, *, epoch=0, rank=0, world_size=1):
@@ -60,3 +61,22 @@ def test_a_batch_that_does_not_divide_is_dealt_out_whole():
     assert [len(share) for share in shares] == [3, 3]
     assert [sorted([*a, *b]) for a, b in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
     assert [len(batch) for batch in shares[1]] == [2, 2, 0]
+
+
+@given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 6))
+def test_shares_are_balanced_in_work_and_in_number(costs, ranks):
+    shares = balanced_shares(costs, ranks)
+    assert sorted(item for share in shares for item in share) == list(range(len(costs)))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    loads = [sum(costs[item] for item in share) for share in shares]
+    assert max(loads) - min(loads) <= max(costs, default=0)
+
+
+def test_ranks_get_equal_work_where_turns_would_not_give_it():
+    costs = [90, 10, 80, 20, 85, 5, 70, 15]
+    place = {"cost": costs.__getitem__, "world_size": 2}
+    shares = [list(EpochLoader(8, 8, lambda rows, _: list(rows), range(8), rank=rank, **place)) for rank in range(2)]
+    loads = [sum(costs[row] for row in share[0]) for share in shares]
+    assert sorted(row for share in shares for row in share[0]) == list(range(8))
+    assert abs(loads[0] - loads[1]) <= 10  # by turns: 325 and 50
+    assert expected_work(UnlabelledPair("abc", "de", "f"), 4) == 4 + 4 * 2

@@ -60,3 +60,49 @@ class TestTwoRanks:
         assert alone.keys() == together.keys()
         for key, values in alone.items():
             assert together[key] == pytest.approx(values, rel=1e-4, abs=1e-4), key
+
+
+@pytest.fixture(scope="module")
+def options(world, tmp_path_factory):
+    """Alone and on two ranks: pairs from a stream, activations computed again; and mixed precision."""
+    folder = tmp_path_factory.mktemp("options")
+    stream = {"stream": str(world / "data"), "stream_batches": 3}
+    changes = {f"data__init_args__{name}": value for name, value in stream.items()}
+    changes["model__world_model__gradient_checkpointing"] = True
+    assert run_alone(settings(world, folder / "alone", **changes)) == 0
+    bfloat16 = {"class_path": "swirl_lightning.strategies.ShardedStrategy", "init_args": {"compute_dtype": "bfloat16"}}
+    strategies = {"ddp": "ddp", "fsdp": "fsdp", "bfloat16": bfloat16}
+    jobs = [
+        (settings(world, folder / name, strategy=strategy, devices=2, **changes), None) for name, strategy in strategies.items()
+    ]
+    statuses, logs = run_together(folder / "logs", jobs, seconds=300)
+    assert statuses == [0] * 3, logs
+    cut = settings(world, folder / "cut", **changes)
+    assert run_alone(cut, cut_before=5) != 0  # in the middle of Phase I
+    assert run_alone([*cut, "--ckpt_path", "last"]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tolerance"), [("ddp", 1e-5), ("fsdp", 1e-5), ("bfloat16", 0.05)])
+def test_streamed_pairs_recomputed_activations_and_mixed_precision(options, name, tolerance):
+    alone, ranks = seen(options / "alone"), [seen(options / name, rank) for rank in range(2)]
+    assert [step["items"] for step in ranks[0]["steps"]] == [2, 2, 1] + [2] * 6
+    assert all(
+        torch.equal(p, q) for a, b in zip(*(r["weights"][-1] for r in ranks), strict=True) for p, q in zip(a, b, strict=True)
+    )
+    assert all(p.dtype == torch.float32 for role in ranks[0]["weights"][-1] for p in role)
+    steps = alone["steps"] if name != "bfloat16" else alone["steps"][:1]  # what is sampled later is not the same any more
+    for mine, theirs in zip(steps, ranks[0]["steps"], strict=name != "bfloat16"):
+        for key in mine.keys() - {"items"}:
+            assert theirs[key] == pytest.approx(mine[key], rel=tolerance, abs=tolerance), key
+
+
+@pytest.mark.slow
+def test_a_run_on_a_stream_goes_on_with_the_next_pairs(options):
+    alone, cut = (seen(options / name) for name in ("alone", "cut"))
+    assert all(
+        torch.equal(p, q)
+        for a, b in zip(alone["weights"][-1], cut["weights"][-1], strict=True)
+        for p, q in zip(a, b, strict=True)
+    )

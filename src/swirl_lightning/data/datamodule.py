@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from swirl_lightning.data.loader import EpochLoader, epoch_order, labelled_batches, unlabelled_batches
+from swirl_lightning.data.loader import EpochLoader, Numbered, epoch_order, expected_work, labelled_batches, unlabelled_batches
 from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
 from swirl_lightning.data.splits import draw, given_splits, labelled_episodes, split_episodes
-from swirl_lightning.types import Phase, Transition, UnlabelledPair
+from swirl_lightning.data.stream import PairStream
+from swirl_lightning.schedule import PhaseSchedule
+from swirl_lightning.settings import RoleSettings
+from swirl_lightning.types import Phase, Role, Transition, UnlabelledPair
+
+_ROLES = {Phase.FWM: Role.FWM, Phase.IDM: Role.IDM}
 
 
 class TransitionDataModule(L.LightningDataModule):
@@ -38,6 +43,11 @@ class TransitionDataModule(L.LightningDataModule):
         warmup_batches: batches of a warm-up epoch, after which evaluation and checkpoints come; the next epoch goes on where
             the last one stopped. None is one pass over the labelled transitions.
         batch_size: pairs (groups) of a SWIRL batch, over all processes.
+        stream: state-only pairs that are read while training instead of those of ``path``, which may be more than memory
+            holds: Parquet or JSONL file, glob or folder, or ``hub:owner/name[:split]``, with ``columns`` as for ``path``.
+            Episodes that warm-up or evaluation know are passed over, and counted.
+        stream_batches: batches of a SWIRL epoch from the stream; every epoch goes on where the last one stopped.
+        stream_buffer: pairs of the stream among which the next one is drawn.
         replay_batch_size: labelled transitions beside every SWIRL batch, over all processes; 0 is the paper.
         eval_batch_size: transitions of an evaluation batch.
         seed: of splits and order.
@@ -57,6 +67,9 @@ class TransitionDataModule(L.LightningDataModule):
         warmup_batch_size: int = 32,
         warmup_batches: int | None = None,
         batch_size: int = 16,
+        stream: str | None = None,
+        stream_batches: int | None = None,
+        stream_buffer: int = 1024,
         replay_batch_size: int = 0,
         eval_batch_size: int = 64,
         seed: int = 0,
@@ -64,7 +77,11 @@ class TransitionDataModule(L.LightningDataModule):
         super().__init__()
         if warmup_batches is not None and warmup_batches < 1:
             raise ValueError(f"data.warmup_batches must be at least 1, got {warmup_batches}")
-        self.path = path
+        if (stream is None) != (stream_batches is None) or (stream_batches is not None and stream_batches < 1):
+            raise ValueError(
+                f"data.stream needs data.stream_batches of at least 1, and the other way round; got {stream_batches}"
+            )
+        self.path, self.stream, self.stream_batches, self.stream_buffer = path, stream, stream_batches, stream_buffer
         self.columns: Columns = columns or {}
         self.labelled_fraction, self.val_fraction, self.test_fraction = labelled_fraction, val_fraction, test_fraction
         self.caps = {"labelled": max_labelled, "unlabelled": max_unlabelled, "val": max_val, "test": max_test}
@@ -74,6 +91,7 @@ class TransitionDataModule(L.LightningDataModule):
         self.unlabelled: Sequence[UnlabelledPair] = ()
         self.val: Sequence[Transition] = ()
         self.test: Sequence[Transition] = ()
+        self._pairs: Numbered[UnlabelledPair] = ()
         self._ready = False
 
     @override
@@ -112,14 +130,21 @@ class TransitionDataModule(L.LightningDataModule):
                 indices[:] = sorted(indices[:cap])
             indices.sort(key=lambda row: draw(self.seed, name, episodes[row]))  # stable: whole episodes, shuffled
         self.labelled = table.transitions(rows["labelled"])
-        self.unlabelled = table.pairs(rows["unlabelled"])
+        self.unlabelled = table.pairs(rows["unlabelled"] if self.stream is None else ())
         self.val = table.transitions(rows["val"])
         self.test = table.transitions(rows["test"])
         self._refuse_empty(stage)
         rank_zero_info(
             f"{self.path}: {len(self.labelled)} labelled, {len(self.unlabelled)} state-only, {len(self.val)} validation, "
             f"{len(self.test)} test transitions of {len(assigned)} episodes"
+            + (f"; state-only pairs of {self.stream} are read while training" if self.stream is not None else "")
         )
+        self._pairs = self.unlabelled
+        if self.stream is not None:
+            read = {episode for episode, split in assigned.items() if split != "train" or episode in labelled}
+            settings = {"seed": self.seed, "buffer": self.stream_buffer, "window": self.batch_size}
+            self._pairs = PairStream(self.stream, self.columns, left_out=read, **settings)
+            self._pairs.check()
         self._ready = True
 
     def _refuse_empty(self, stage: str | None) -> None:
@@ -130,7 +155,7 @@ class TransitionDataModule(L.LightningDataModule):
                 "labelled_fraction",
                 schedule is None or schedule.warmup_epochs > 0 or self.replay_batch_size > 0,
             ),
-            "unlabelled": ("labelled_fraction", schedule is None or schedule.iterations > 0),
+            "unlabelled": ("labelled_fraction", self.stream is None and (schedule is None or schedule.iterations > 0)),
             "val": ("val_fraction", stage == "validate" or (stage in (None, "fit") and self.val_fraction > 0)),
             "test": ("test_fraction", stage in ("test", "predict") or (stage is None and self.test_fraction > 0)),
         }
@@ -156,23 +181,46 @@ class TransitionDataModule(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         phase: Phase = trainer.lightning_module.phase  # type: ignore[assignment]
-        epoch, rank, world_size = trainer.current_epoch, trainer.global_rank, trainer.world_size
+        for name in ("warmup_batch_size", "batch_size"):
+            if (size := getattr(self, name)) < trainer.world_size:
+                rank_zero_warn(f"data.{name} is {size}, so {trainer.world_size - size} of {trainer.world_size} processes idle")
+        epoch, place = trainer.current_epoch, {"rank": trainer.global_rank, "world_size": trainer.world_size}
         if phase is Phase.WARMUP:
-            order = self._warmup_order(epoch)
-            make = labelled_batches(self.labelled)
-            return EpochLoader(len(order), self.warmup_batch_size, make, order, epoch=epoch, rank=rank, world_size=world_size)
-        make = unlabelled_batches(
-            self.unlabelled,
-            self.labelled,
-            self.replay_batch_size,
-            self.seed,
-            epoch,
-            rank=rank,
-            world_size=world_size,
+            order, make = self._warmup_order(epoch), labelled_batches(self.labelled)
+            return self._epoch_loader(order, self.warmup_batch_size, make, self.labelled, 1)
+        make = unlabelled_batches(self._pairs, self.labelled, self.replay_batch_size, self.seed, epoch, **place)
+        group_size = _group_size(trainer.lightning_module, phase)
+        return self._epoch_loader(self._swirl_order(epoch), self.batch_size, make, self._pairs, group_size)
+
+    def _epoch_loader(
+        self,
+        order: Sequence[int],
+        batch_size: int,
+        make: Callable[[Sequence[int], int], Any],
+        items: Numbered[UnlabelledPair | Transition],
+        group_size: int,
+    ) -> EpochLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        return EpochLoader(
+            len(order),
+            batch_size,
+            make,
+            order,
+            cost=lambda number: expected_work(items[number], group_size),
+            epoch=trainer.current_epoch,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
         )
-        order = epoch_order(len(self.unlabelled), self.seed, epoch)
-        size = len(self.unlabelled)
-        return EpochLoader(size, self.batch_size, make, order, epoch=epoch, rank=rank, world_size=world_size)
+
+    def _swirl_order(self, epoch: int) -> Sequence[int]:
+        """Numbers of an epoch's pairs; out of a stream, those that follow the ones of the epoch before."""
+        if self.stream_batches is None:
+            return epoch_order(len(self.unlabelled), self.seed, epoch)
+        size = self.stream_batches * self.batch_size
+        schedule: PhaseSchedule = self.trainer.lightning_module.schedule  # type: ignore[union-attr, assignment]
+        before = epoch - schedule.warmup_epochs
+        return range(before * size, (before + 1) * size)
 
     def _in_order(self, items: Sequence[Transition]) -> EpochLoader:
         trainer = self.trainer
@@ -201,6 +249,13 @@ class TransitionDataModule(L.LightningDataModule):
     @override
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # text; the module makes tensors
+
+
+def _group_size(module: L.LightningModule, phase: Phase) -> int:
+    """Completions per pair in a phase; 1 where none are drawn."""
+    roles: dict[Role | None, RoleSettings] = getattr(module, "roles", {})
+    role = _ROLES.get(phase)
+    return roles[role].group_size if role in roles else 1
 
 
 def _refuse_repeats(table: TransitionTable, episodes: Sequence[str]) -> None:

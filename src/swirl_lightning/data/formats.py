@@ -22,6 +22,7 @@ HUB = "hub:"
 _OPTIONAL = {"action", "context", "step", "split"}
 _STATES = {"state", "next_state"}
 _LINES_AT_ONCE = 8192
+_JSONL = pa.schema([(name, pa.int64() if name == "step" else pa.large_string()) for name in FIELDS])
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -192,27 +193,40 @@ def read_jsonl(path: Path, columns: Columns) -> Source:
         DataError: naming file and line of a malformed line or a field of a wrong type, or a missing column.
     """
     resolved = resolve_columns(columns)
-    types = {name: pa.int64() if name == "step" else pa.large_string() for name in FIELDS}
-    arrow_schema = pa.schema(list(types.items()))
     seen: set[str] = set()
-    batches: list[Any] = []
-    part: dict[str, list[Any]] = {name: [] for name in FIELDS}
-    for number, record in _records(path):
-        seen.update(record)
-        for field, wanted in resolved.items():
-            part[field].append(_value(f"{path}, line {number}", field, wanted, record))
-        if len(part["state"]) == _LINES_AT_ONCE:
-            batches.append(pa.record_batch(part, schema=arrow_schema))
-            part = {name: [] for name in FIELDS}
-    if part["state"]:
-        batches.append(pa.record_batch(part, schema=arrow_schema))
+    batches = list(jsonl_batches(path, columns, seen))
     if batches:
         check_present(str(path), seen, columns)
-    table = pa.Table.from_batches(batches, arrow_schema)
+    table = pa.Table.from_batches(batches, _JSONL)
     for i, name in enumerate(FIELDS):
         if not set(resolved[name]) <= seen or not resolved[name]:
             table = table.set_column(i, name, pa.nulls(table.num_rows))
     return Source(str(path), "line", table)
+
+
+def jsonl_batches(path: Path, columns: Columns, seen: set[str] | None = None) -> Iterator[Any]:
+    """Record batches of a file of JSON lines in canonical columns, null where a line lacks one.
+
+    Args:
+        path: the file.
+        columns: field to column.
+        seen: gets the columns that occur.
+
+    Raises:
+        DataError: naming file and line of a malformed line or a field of a wrong type.
+    """
+    resolved = resolve_columns(columns)
+    part: dict[str, list[Any]] = {name: [] for name in FIELDS}
+    for number, record in _records(path):
+        if seen is not None:
+            seen.update(record)
+        for field, wanted in resolved.items():
+            part[field].append(_value(f"{path}, line {number}", field, wanted, record))
+        if len(part["state"]) == _LINES_AT_ONCE:
+            yield pa.record_batch(part, schema=_JSONL)
+            part = {name: [] for name in FIELDS}
+    if part["state"]:
+        yield pa.record_batch(part, schema=_JSONL)
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -12,10 +12,40 @@ from swirl_lightning.types import Batch, Transition, UnlabelledPair, seeded_gene
 T = TypeVar("T")
 
 
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Numbered(Protocol[T_co]):
+    """What is reached by a number: pairs that were read already, or a stream of them."""
+
+    def __getitem__(self, number: int, /) -> T_co: ...
+
+
 def epoch_order(size: int, seed: int, epoch: int) -> list[int]:
     """A permutation of ``range(size)`` that depends on seed and epoch only."""
     order: list[int] = torch.randperm(size, generator=seeded_generator(seed, epoch)).tolist()
     return order
+
+
+def balanced_shares(costs: Sequence[float], ranks: int) -> list[list[int]]:
+    """Deals items out so that ranks have about equal work: the dearest first, each to the rank that has least so far.
+
+    Args:
+        costs: expected work of every item.
+        ranks: number of shares.
+
+    Returns:
+        Items of every rank, in ascending order. Numbers of items differ by one at most; with equal costs, by turns.
+    """
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    loads = [0.0] * ranks
+    dearest = sorted(range(len(costs)), key=lambda item: -costs[item])
+    for start in range(0, len(costs), ranks):
+        least = sorted(range(ranks), key=loads.__getitem__)
+        for rank, item in zip(least, dearest[start : start + ranks], strict=False):
+            shares[rank].append(item)
+            loads[rank] += costs[item]
+    return [sorted(share) for share in shares]
 
 
 class EpochLoader:
@@ -32,6 +62,7 @@ class EpochLoader:
         batch_size: of a global batch.
         make: turns the indices of this rank's share into a batch.
         order: indices in the order in which they are seen.
+        cost: expected work of an item, by which ranks get equal shares; None deals by turns.
         epoch: of the run.
         rank: this process.
         world_size: number of processes.
@@ -44,11 +75,12 @@ class EpochLoader:
         make: Callable[[Sequence[int], int], Any],
         order: Sequence[int],
         *,
+        cost: Callable[[int], float] | None = None,
         epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.size, self.batch_size, self.make, self.order = size, batch_size, make, order
+        self.size, self.batch_size, self.make, self.order, self.cost = size, batch_size, make, order, cost
         self.epoch, self.rank, self.world_size = epoch, rank, world_size
         self._handed_out = 0
         self._resume = False
@@ -68,7 +100,9 @@ class EpochLoader:
     def _share(self, batch: int) -> Sequence[int]:
         """Indices of this rank in a global batch."""
         whole = self.order[batch * self.batch_size : min((batch + 1) * self.batch_size, self.size)]
-        return whole[self.rank :: self.world_size]
+        if self.cost is None or self.world_size == 1:
+            return whole[self.rank :: self.world_size]
+        return [whole[place] for place in balanced_shares([self.cost(i) for i in whole], self.world_size)[self.rank]]
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of which epoch were handed out, of which data."""
@@ -91,13 +125,18 @@ class EpochLoader:
         self._handed_out, self._resume = state["handed_out"], True
 
 
+def expected_work(pair: UnlabelledPair | Transition, group_size: int) -> float:
+    """Characters that a pair makes a model read or write: its prompt once, next states G times; 0 for images, all alike."""
+    return 0.0 if isinstance(pair.state, bytes) else len(pair.context) + len(pair.state) + group_size * len(pair.next_state)
+
+
 def labelled_batches(items: Sequence[Transition]) -> Callable[[Sequence[int], int], Batch]:
     """Makes warm-up batches."""
     return lambda indices, batch: Batch(labelled=tuple(items[i] for i in indices))
 
 
 def unlabelled_batches(
-    items: Sequence[UnlabelledPair],
+    items: Numbered[UnlabelledPair],
     replay: Sequence[Transition],
     replay_size: int,
     seed: int,

@@ -100,7 +100,7 @@ def read_transitions(path: str | Path, columns: Columns | None = None) -> Transi
     if name.startswith(HUB) or any((Path(path) / file).is_file() for file in _SAVED):
         sources = read_huggingface(name, mapping)
     else:
-        sources = [_READERS[file.suffix](file, mapping) for file in _files(Path(path))]
+        sources = [_READERS[file.suffix](file, mapping) for file in data_files(Path(path))]
     sources = [source for source in sources if source.table.num_rows]
     if not sources:
         raise DataError(f"{name} is empty: no transition in it")
@@ -114,7 +114,7 @@ def read_transitions(path: str | Path, columns: Columns | None = None) -> Transi
     return _completed(pa.concat_tables([s.table for s in sources], promote_options="permissive"), sources, name)
 
 
-def _files(path: Path) -> list[Path]:
+def data_files(path: Path) -> list[Path]:
     """Files of a path, in order of their names.
 
     Raises:

@@ -50,7 +50,8 @@ class Sharding:
                 f"{type(model).__name__} does not say which of its blocks may be split (_no_split_modules): "
                 "trainer.strategy fsdp cannot shard it, use ddp"
             )
-        policy = MixedPrecisionPolicy(param_dtype=self.compute_dtype, reduce_dtype=torch.float32)
+        # inputs are token ids and layouts; casting would hand a block a copy of its layout, and what it captures would be lost
+        policy = MixedPrecisionPolicy(self.compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         away = self.mesh.device_type != "cpu" and (self.offload or (reference and self.offload_reference))
         options: dict[str, Any] = {
             "mesh": self.mesh,
@@ -144,3 +145,7 @@ def load_from_first(model: nn.Module, source: nn.Module | None, sharding: Shardi
         )
         dist.broadcast(values, src=0)
         fill(parameter, values)
+    if isinstance(model, FSDPModule):
+        # FSDP2 looks once, before the first forward pass, at which type the gradients of trainable parameters are to have:
+        # a role that is frozen then would get bfloat16 gradients for its float32 weights, which torch refuses
+        model._get_fsdp_state()._lazy_init()
