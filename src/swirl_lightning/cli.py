@@ -80,6 +80,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
 def run_trainer(arguments: Sequence[str]) -> Any:
     """Runs ``fit``, ``validate``, ``test`` or ``predict``; imports Lightning only now, so that ``swirl --help`` is quick."""
+    parent = os.getppid()
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.utilities import rank_zero_info
@@ -90,6 +91,10 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     from swirl_lightning.files import set_earlier_run_apart
     from swirl_lightning.module import SwirlModule
     from swirl_lightning.strategies import ShardedStrategy, register
+    from swirl_lightning.watch import end_with_parent
+
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        end_with_parent(parent)
 
     class SwirlCLI(LightningCLI):
         """LightningCLI with a run folder, an epoch count that follows the phase schedule, and safe checkpoints."""

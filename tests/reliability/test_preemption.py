@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -110,11 +110,7 @@ def test_the_process_that_started_the_ranks_is_told(config, tmp_path):
     samples = [{"class_path": "swirl_lightning.callbacks.RolloutSampler"}]
     changes = {"checkpoint__every_n_batches": 100, "trainer__callbacks": samples, "model__schedule": {"iterations": 20}}
     arguments = config(trainer__strategy="ddp", trainer__devices=2, **changes)
-    log, environment = tmp_path / "log", {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
-    with log.open("w") as file:
-        command = [sys.executable, "-m", "swirl_lightning", *arguments]
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
-    try:
+    with as_typed(arguments, tmp_path / "log") as (process, log):
         until = time.monotonic() + 300
         while not (tmp_path / "run" / "samples.jsonl").exists():  # Phase I
             assert process.poll() is None, log.read_text()[-3000:]
@@ -125,13 +121,44 @@ def test_the_process_that_started_the_ranks_is_told(config, tmp_path):
         assert log.read_text().count("swirl: SIGTERM: stopped after") == 1
         assert "Traceback" not in log.read_text()
         assert saved(tmp_path / "run") >= 3
-        until = time.monotonic() + 60
-        while running(process.pid):  # the second rank ends, too
-            assert time.monotonic() < until, running(process.pid)
-            time.sleep(0.1)
+        all_end(process.pid, 60)
+
+
+@pytest.mark.slow
+def test_a_job_stopped_while_it_starts_leaves_no_rank_behind(config, tmp_path):
+    arguments = config(trainer__strategy="ddp", trainer__devices=2, trainer__callbacks=[])
+    with as_typed(arguments, tmp_path / "log") as (process, log):
+        until = time.monotonic() + 120
+        while len(running(process.pid)) < 2:
+            assert time.monotonic() < until, log.read_text()[-3000:]
+            time.sleep(0.05)
+        time.sleep(0.5)  # the second rank imports, the first waits for it
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+        all_end(process.pid, 60)
+        assert "the process that started this rank is gone" in log.read_text()
+
+
+@contextmanager
+def as_typed(arguments, log):
+    """``swirl`` in a process of its own, which starts the other ranks; nothing of it is left afterwards."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
+    with log.open("w") as file:
+        command = [sys.executable, "-m", "swirl_lightning", *arguments]
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+    try:
+        yield process, log
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def all_end(group, seconds):
+    """Waits for the processes of a group to end."""
+    until = time.monotonic() + seconds
+    while running(group):
+        assert time.monotonic() < until, running(group)
+        time.sleep(0.1)
 
 
 def running(group):
