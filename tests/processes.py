@@ -14,6 +14,7 @@ import transformers
 from torch.utils.tensorboard import SummaryWriter
 
 from swirl_lightning.cli import main
+from swirl_lightning.shards import join
 from tests.ports import free_port
 
 _IMPORTED = (lightning.pytorch.cli, swirl_lightning.callbacks, transformers.LlamaForCausalLM, SummaryWriter)  # by the server
@@ -89,6 +90,6 @@ def lines(path):
 
 
 def same_weights(one, other):
-    """Whether two checkpoints hold bitwise equal weights."""
-    states = [torch.load(path, weights_only=True)["state_dict"] for path in (one, other)]
+    """Whether two checkpoints, in shards or not, hold bitwise equal weights."""
+    states = [join(torch.load(path, weights_only=True), path, whole=True)["state_dict"] for path in (one, other)]
     return states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])

@@ -29,6 +29,7 @@ SETTINGS = {
         {"class_path": "swirl_lightning.callbacks.ExportModels"},
     ],
 }
+SHARDED = {"class_path": "swirl_lightning.strategies.ShardedStrategy", "init_args": {"sharded_checkpoints": True}}
 
 
 class Runs:
@@ -119,7 +120,7 @@ def say(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "ranks"), [("auto", 1), ("ddp", 2), ("fsdp", 2)])
+@pytest.mark.parametrize(("strategy", "ranks"), [("auto", 1), ("ddp", 2), ("fsdp", 2), (SHARDED, 2)])
 def test_killed_at_random_moments(strategy, ranks, config, kills, soak_seed, say, tmp_path):
     if ranks == 2 and kills < 10:
         pytest.skip("two processes only in make soak")
