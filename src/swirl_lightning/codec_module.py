@@ -17,6 +17,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from typing_extensions import override
 
+from swirl_lightning.codecs.image_models import join_tiles, split_tiles, write_tiles
 from swirl_lightning.codecs.image_pixels import to_png
 from swirl_lightning.extras import require
 from swirl_lightning.metrics.images import DecodedSuccess
@@ -37,7 +38,8 @@ class CodecModule(L.LightningModule):
     leaves small things out. Codes that nothing uses are set anew, again to latents far from every code.
 
     A code sees its surroundings, so what happens in one cell can change the codes of others, which no action explains and no
-    model can predict. ``steady`` draws the latents of a cell together where a transition leaves its pixels as they are.
+    model can predict. With ``tile`` it cannot: each tile of an image is encoded and decoded by itself, and batches are of tiles
+    (``FrameDataModule`` with the same ``tile``).
 
     Args:
         size: side of the images, pixels.
@@ -49,9 +51,9 @@ class CodecModule(L.LightningModule):
         norm_groups: groups of the group norms; divides every width.
         attention: attention over the whole grid in the middle. Without it a code sees its surroundings only.
         commitment: weight of the commitment loss.
-        steady: weight of the squared change of latents in cells whose pixels a transition leaves alone, over their variance.
+        tile: side of the tiles, pixels; None encodes images as a whole.
         crop: side of the squares that training sees first, half of them where a transition changes the image; None for whole
-            images. What is rare in an image is frequent in small squares.
+            images, and with ``tile``. What is rare in an image is frequent in small squares.
         cropped: share of the steps that see squares; whole images follow.
         hard_share: share of a batch's pixels, the worst ones, that count once more: small things would be left out otherwise.
         continuous: share of the steps before the codebook comes in.
@@ -73,7 +75,7 @@ class CodecModule(L.LightningModule):
         norm_groups: int = 4,
         attention: bool = False,
         commitment: float = 0.25,
-        steady: float = 0.0,
+        tile: int | None = None,
         crop: int | None = None,
         cropped: float = 0.4,
         hard_share: float = 0.02,
@@ -84,10 +86,15 @@ class CodecModule(L.LightningModule):
         reader: str | None = None,
     ) -> None:
         super().__init__()
-        if size % 2 ** (len(channels) - 1):
-            raise ValueError(f"size={size} cannot be halved {len(channels) - 1} times: channels has {len(channels)} widths")
+        side = size if tile is None else tile
+        if size % side or side % 2 ** (len(channels) - 1):
+            cut = "" if tile is None else f"cut into tiles of {tile} pixels that can be "
+            many = len(channels)
+            raise ValueError(f"size={size} cannot be {cut}halved {many - 1} times: channels has {many} widths")
+        if tile is not None and crop is not None:
+            raise ValueError(f"crop={crop} cuts squares out of whole images; tile={tile} trains on tiles: set one of them")
         self.network: Any = require("diffusers", "visual").VQModel(
-            sample_size=size,
+            sample_size=side,
             num_vq_embeddings=codes,
             vq_embed_dim=code_dim,
             latent_channels=code_dim,
@@ -100,9 +107,10 @@ class CodecModule(L.LightningModule):
         )
         self.network.quantize.legacy = False  # ``beta`` then weighs the commitment, as the paper has it
         self.network.quantize.beta = commitment
+        self.size, self.tile = size, tile
         self.cell = 2 ** (len(channels) - 1)  # pixels of the side that a code stands for
         self.crop, self.cropped = crop, cropped
-        self.steady, self.hard_share, self.continuous = steady, hard_share, continuous
+        self.hard_share, self.continuous = hard_share, continuous
         self.restart_every, self.warmup_steps = restart_every, warmup_steps
         self._optimizer = optimizer
         self.register_buffer("used", torch.zeros(codes, dtype=torch.long), persistent=False)
@@ -142,37 +150,34 @@ class CodecModule(L.LightningModule):
         image = self.network.decoder(self.network.post_quant_conv(entries), None)
         return image, loss, codes, latents.permute(0, 2, 3, 1)
 
-    def _latents_of(self, images: Tensor) -> Tensor:
-        """Latents [N, g, g, d] of images [N, 3, S, S] in [-1, 1]."""
-        latents: Tensor = self.network.encode(images).latents
-        return latents.permute(0, 2, 3, 1)
+    def _rebuilt(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstructions [N, 3, S, S], about [-1, 1], and codes [N, g, g] of images uint8 [N, 3, S, S]."""
+        pieces = images if self.tile is None else split_tiles(images, self.tile)
+        image, _, codes, latents = self._pass(pieces.float() / 127.5 - 1)
+        codes = codes.view(latents.shape[:3])
+        if self.tile is None:
+            return image, codes
+        count = self.size // self.tile
+        return join_tiles(image, count), join_tiles(codes[:, None], count)[:, 0]
 
     def _same(self, images: Tensor, others: Tensor) -> Tensor:
         """Whether a cell's pixels are the same in both images [N, 3, S, S], bool [N, g, g]."""
         differ = (images != others).any(1).float()  # [N, S, S]
         return functional.max_pool2d(differ, self.cell) == 0
 
-    @staticmethod
-    def _change(latents: Tensor, others: Tensor, same: Tensor) -> Tensor:
-        """Mean squared difference of latents [N, g, g, d] in cells [N, g, g], over the variance of latents."""
-        squares = ((latents - others) ** 2).mean(-1)[same]  # [n]
-        return squares.sum() / max(1, len(squares)) / (latents.detach().flatten(0, 2).var(0).mean() + 1e-6)
-
     @override
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensor | tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         total = self.trainer.estimated_stepping_batches
         first = int(self.continuous * total)  # step at which the codebook comes in
-        whole, others, places = batch
-        both = torch.cat([whole, others], 1)  # [N, 6, S, S]
-        if self.crop is not None and self.global_step < int(self.cropped * total):
-            both = self._crop(both, places)
-        images, others = (both.float() / 127.5 - 1).chunk(2, 1)
+        if isinstance(batch, Tensor):
+            images = batch  # tiles
+        else:
+            images, _, places = batch
+            if self.crop is not None and self.global_step < int(self.cropped * total):
+                images = self._crop(images, places)
+        images = images.float() / 127.5 - 1
         image, codebook, codes, latents = self._pass(images, quantised=self.global_step >= first)
         loss: Tensor = self._reconstruction(image, images) + codebook
-        if self.steady:
-            change = self._change(latents, self._latents_of(others), self._same(images, others))
-            loss = loss + self.steady * change
-            self.log("train/change", change, batch_size=len(images))
         latents = latents.detach().flatten(0, 2)
         if self.global_step < first:
             self._latents = [*self._latents[1 - _KEPT_BATCHES :], latents]
@@ -227,16 +232,15 @@ class CodecModule(L.LightningModule):
     @override
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         images, others, _ = batch
-        image, _, codes, _ = self._pass(images.float() / 127.5 - 1)
+        image, codes = self._rebuilt(images)
         rebuilt = ((image.clamp(-1, 1) + 1) * 127.5).round()
         self.similarity.update(rebuilt, images.float())
         if len(self.readings):
             self.readings.update(_encoded(rebuilt), _encoded(images))
         same = self._same(images, others)
-        other_codes = self._pass(others.float() / 127.5 - 1)[2].view_as(same)
-        kept = (codes.view_as(same) == other_codes)[same]
+        kept = (codes == self._rebuilt(others)[1])[same]
         self._kept = [self._kept[0] + int(kept.sum()), self._kept[1] + kept.numel()]
-        self.seen += torch.bincount(codes, minlength=len(self.seen))
+        self.seen += torch.bincount(codes.flatten(), minlength=len(self.seen))
         room = SHOWN - sum(len(rows) for rows in self._shown)
         if room > 0:
             self._shown.append(torch.stack([images[:room], rebuilt[:room].to(torch.uint8)], 1))  # [n, 2, 3, S, S]
@@ -260,6 +264,8 @@ class CodecModule(L.LightningModule):
     def save(self, folder: str | Path) -> None:
         """Writes the network as ``VQModel.from_pretrained`` and ``swirl init --codec`` read it."""
         self.network.save_pretrained(str(folder), safe_serialization=True)
+        if self.tile is not None:
+            write_tiles(Path(folder), self.size)
 
 
 def _encoded(images: Tensor) -> list[bytes]:

@@ -18,7 +18,7 @@ pytest.importorskip("PIL")
 
 from swirl_lightning.codecs.image import CODEC, ImageCodec, image_codec, load_codec
 from swirl_lightning.codecs.image_cache import CodeCache, image_hash
-from swirl_lightning.codecs.image_models import DiffusersVQ, load_image_model
+from swirl_lightning.codecs.image_models import DiffusersVQ, Tiled, load_image_model
 from swirl_lightning.codecs.image_pixels import ImageError, pixels
 
 
@@ -178,3 +178,41 @@ def test_an_unknown_or_missing_image_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match="'llama' is no image model"):
         load_image_model(tmp_path)
+
+
+@pytest.fixture
+def tiled():
+    """Images of 32 x 32 pixels in four tiles of 16, 8 x 8 codes."""
+    return Tiled(DiffusersVQ(vq_network()), 2 * SIZE)
+
+
+def test_a_tile_has_the_codes_and_pixels_of_an_image_of_its_own(tiled):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (3, 3, 2 * SIZE, 2 * SIZE), dtype=torch.uint8, generator=generator)
+    images[2] = images[0]
+    images[1, :, SIZE:, :SIZE] = images[0, :, :SIZE, SIZE:]
+    grids = tiled.encode(images).view(3, 2 * GRID, 2 * GRID)
+    assert torch.equal(grids[0], grids[2])
+    assert torch.equal(grids[1, GRID:, :GRID], grids[0, :GRID, GRID:])
+    alone = tiled.model.encode(images[:1, :, :SIZE, SIZE:])
+    assert torch.equal(alone.view(GRID, GRID), grids[0, :GRID, GRID:])
+    rebuilt = tiled.decode(grids.flatten(1))
+    assert rebuilt.shape == images.shape
+    difference = rebuilt[0, :, :SIZE, SIZE:].int() - tiled.model.decode(alone)[0]
+    assert difference.abs().max() <= 1  # rounding: another batch
+    assert tiled.encode(images[:0]).shape == (0, 4 * GRID**2)
+
+
+def test_tiles_are_saved_beside_their_model(tiled, tmp_path):
+    made = image_codec(tokenizer(), tiled)
+    assert made.length == (2 * GRID) ** 2
+    made.save_pretrained(tmp_path)
+    loaded = load_codec(tmp_path)
+    assert isinstance(loaded.images, Tiled)
+    assert loaded.images.key == tiled.key != tiled.model.key
+    image = picture(8, 16, size=2 * SIZE)
+    assert loaded.encode_state(image) == made.encode_state(image)
+    with pytest.raises(ValueError, match="images of 24 pixels cannot be cut into tiles of 16"):
+        Tiled(tiled.model, 24)
+    with pytest.raises(ValueError, match=r"must be \[N, 3, 32, 32\]"):
+        tiled.encode(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))

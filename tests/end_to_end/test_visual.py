@@ -39,8 +39,8 @@ def run(tmp_path_factory):
             "seed_everything": 0,
             "out": str(folder / "codec"),
             "trainer": trainer,
-            "model": {"codes": 32, "channels": [4, 4, 8, 8], "restart_every": 1, "crop": 32, **READER},
-            "data": {"path": str(folder / "data"), "batch_size": 4, "max_frames": 20},
+            "model": {"codes": 32, "channels": [4, 4, 8, 8], "restart_every": 1, **READER},
+            "data": {"path": str(folder / "data"), "tile": 8, "batch_size": 4, "max_frames": 20},
         }
         (folder / "codec.yaml").write_text(yaml.safe_dump(codec))
         assert main(["codec", "--config", str(folder / "codec.yaml")]) == 0
@@ -99,6 +99,7 @@ def test_the_codec_reports_what_it_measured(run):
     assert set(report) == {"psnr", "ssim", "codes_used", "code_perplexity", *shares}
     assert all(0 <= report[name] <= 1 for name in shares)
     assert report["worlds_right"] <= report["cells_right"]
+    assert report["codes_kept"] == 1.0  # a tile is encoded by itself
     assert 1 <= report["codes_used"] <= 32
     assert report["psnr"] > 0
     assert Image.open(run / "codec" / "reconstructions.png").height == 128
@@ -165,7 +166,7 @@ def test_an_export_stands_alone(run, tmp_path, monkeypatch):
     monkeypatch.setenv("SWIRL_CACHE", str(tmp_path / "cache"))
     folder = run / "run" / "export" / "last" / "fwm"
     codec = load_codec(folder)
-    assert codec.images.codes == 32
+    assert (codec.images.codes, codec.images.size, codec.images.grid) == (32, 64, 8)
     assert AutoModelForCausalLM.from_pretrained(folder).config.vocab_size == codec.vocab_size
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from swirl_lightning.extras import require
+
+TILES = "tiles.json"  # beside an image model: it sees single tiles of an image
 
 
 class ImageModel(Protocol):
@@ -141,6 +145,78 @@ class JanusVQ(_TorchImageModel):
         return image
 
 
+class Tiled:
+    """An image model that gets each tile of an image as a little image of its own.
+
+    A convolutional encoder sees the surroundings of a cell, and its norms the whole image, so a code may change where no pixel
+    does. Here equal tiles have equal codes wherever they are, which suits images made of cells; each distinct tile of a call
+    is computed once. An image drawn so may show seams, so natural images go as a whole.
+
+    Args:
+        model: of the tiles.
+        size: side of the images, pixels; a multiple of the tiles' side.
+
+    Raises:
+        ValueError: if the tiles do not fill the image.
+    """
+
+    def __init__(self, model: ImageModel, size: int) -> None:
+        if size % model.size:
+            raise ValueError(f"images of {size} pixels cannot be cut into tiles of {model.size}")
+        self.model, self.size, self.codes = model, size, model.codes
+        self.tiles = size // model.size  # of a side
+        self.grid = self.tiles * model.grid
+        self.key = hashlib.blake2b(f"{model.key} {size}".encode(), digest_size=8).hexdigest()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes int64 [N, grid * grid] in reading order of images uint8 [N, 3, size, size].
+
+        Raises:
+            ValueError: for another shape.
+        """
+        if images.shape[1:] != (3, self.size, self.size):
+            raise ValueError(f"images must be [N, 3, {self.size}, {self.size}], got {tuple(images.shape)}")
+        codes = _once(self.model.encode, split_tiles(images, self.model.size))  # [N * tiles * tiles, g * g]
+        side = self.model.grid
+        grid: Tensor = codes.view(-1, 1, side, side)
+        return join_tiles(grid, self.tiles).flatten(1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images uint8 [N, 3, size, size] of codes int64 [N, grid * grid]."""
+        blocks = split_tiles(codes.view(-1, 1, self.grid, self.grid), self.model.grid)
+        return join_tiles(_once(self.model.decode, blocks.flatten(1)), self.tiles)
+
+    def save(self, folder: Path) -> None:
+        """Writes the model of the tiles as its own library does, and ``tiles.json``."""
+        self.model.save(folder)
+        write_tiles(folder, self.size)
+
+
+def split_tiles(images: Tensor, side: int) -> Tensor:
+    """Tiles [N * n * n, C, side, side], in reading order, of images [N, C, n * side, n * side]."""
+    cut: Tensor = images.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # [N, C, n, side, n, side]
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+
+
+def join_tiles(tiles: Tensor, count: int) -> Tensor:
+    """Images [N, C, count * side, count * side] of tiles [N * count * count, C, side, side] in reading order."""
+    cut: Tensor = tiles.unflatten(0, (-1, count, count))  # [N, count, count, C, side, side]
+    return cut.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+def _once(compute: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """``compute(rows)`` for a function of single rows [N, ...] that is asked for each distinct one only."""
+    if not len(rows):
+        return compute(rows)
+    _, first, which = np.unique(rows.flatten(1).numpy(), axis=0, return_index=True, return_inverse=True)
+    return compute(rows[torch.from_numpy(first)])[torch.from_numpy(which.reshape(-1))]
+
+
+def write_tiles(folder: Path, size: int) -> None:
+    """Marks the image model of a folder as one of tiles, of images of ``size`` pixels a side."""
+    (Path(folder) / TILES).write_text(json.dumps({"image_size": size}) + "\n", encoding="utf-8")
+
+
 def load_image_model(folder: str | Path) -> ImageModel:
     """The image model of a local folder or hub name, whichever library wrote it.
 
@@ -155,12 +231,18 @@ def load_image_model(folder: str | Path) -> ImageModel:
     config_file = Path(folder) / "config.json"
     if not config_file.is_file():
         raise FileNotFoundError(f"{config_file} is missing: give the folder of an image codec (train one with `swirl codec`)")
-    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
+    model = _of_library(folder, json.loads(config_file.read_text(encoding="utf-8")))
+    tiles = Path(folder) / TILES
+    return Tiled(model, int(json.loads(tiles.read_text(encoding="utf-8"))["image_size"])) if tiles.is_file() else model
+
+
+def _of_library(folder: str | Path, config: Mapping[str, Any]) -> ImageModel:
     if config.get("_class_name") == "VQModel":
         return DiffusersVQ(require("diffusers", "visual").VQModel.from_pretrained(str(folder), use_safetensors=True))
     if config.get("model_type") == "janus_vqgan":
         return JanusVQ(require("transformers", "visual").JanusVQVAE.from_pretrained(str(folder), use_safetensors=True))
-    raise ValueError(f"{config_file}: {config.get('_class_name') or config.get('model_type')!r} is no image model known here")
+    kind = config.get("_class_name") or config.get("model_type")
+    raise ValueError(f"{Path(folder) / 'config.json'}: {kind!r} is no image model known here")
 
 
 def _key(network: nn.Module, size: int) -> str:

@@ -29,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_argument("--out", type=str, required=True, help="folder of the codec")
             parser.link_arguments("data.size", "model.size")
+            parser.link_arguments("data.tile", "model.tile")
 
         def instantiate_trainer(self, **kwargs: Any) -> Any:
             out = self._get(self.config, "out")

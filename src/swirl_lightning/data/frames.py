@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from swirl_lightning.codecs.image_cache import image_hash
+from swirl_lightning.codecs.image_models import split_tiles
 from swirl_lightning.codecs.image_pixels import pixels
 from swirl_lightning.data.formats import DataError
 from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
@@ -57,6 +59,30 @@ class Frames(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return first, second, place
 
 
+class Tiles(Dataset[Tensor]):
+    """Distinct tiles of some frames, uint8 [3, T, T] each: what is rare counts as much as what is frequent.
+
+    Args:
+        frames: whose tiles.
+        side: of a tile, pixels.
+    """
+
+    def __init__(self, frames: Frames, side: int) -> None:
+        distinct: dict[bytes, Tensor] = {}
+        for image, _ in frames.images:
+            array = torch.from_numpy(pixels(image, frames.size, where=frames.name).copy()).permute(2, 0, 1)
+            for tile in split_tiles(array[None], side):
+                distinct.setdefault(tile.numpy().tobytes(), tile)
+        self.tiles = list(distinct.values())
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    @override
+    def __getitem__(self, index: int) -> Tensor:
+        return self.tiles[index]
+
+
 class FrameDataModule(L.LightningDataModule):
     """Training and validation frames, split by episode as the transitions are.
 
@@ -64,10 +90,11 @@ class FrameDataModule(L.LightningDataModule):
         path: as of ``TransitionDataModule``.
         columns: as of ``TransitionDataModule``.
         size: side of the images; others are cut to a centred square and resized.
+        tile: train on the distinct tiles of this side that the training frames hold; None trains on frames.
         max_frames: training frames at most.
         max_val: validation frames at most.
         val_fraction: share of validation episodes, where the data have no splits.
-        batch_size: frames a batch.
+        batch_size: frames, or tiles, a batch.
         workers: processes that decode images.
         seed: of splits.
     """
@@ -77,6 +104,7 @@ class FrameDataModule(L.LightningDataModule):
         path: str,
         columns: dict[str, str | list[str] | None] | None = None,
         size: int = 64,
+        tile: int | None = None,
         max_frames: int | None = None,
         max_val: int = 512,
         val_fraction: float = 0.1,
@@ -85,7 +113,7 @@ class FrameDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.path, self.size, self.max_frames, self.max_val = path, size, max_frames, max_val
+        self.path, self.size, self.tile, self.max_frames, self.max_val = path, size, tile, max_frames, max_val
         self.columns: Columns = columns or {}
         self.val_fraction, self.batch_size, self.workers, self.seed = val_fraction, batch_size, workers, seed
 
@@ -99,15 +127,19 @@ class FrameDataModule(L.LightningDataModule):
         rows = {name: [i for i, split in enumerate(splits) if split == name] for name in ("train", "val")}
         if not rows["train"] or not rows["val"]:
             raise DataError(f"{self.path}: a codec needs episodes in the splits train and val; add episodes")
-        self.train = Frames(table, rows["train"], self.size, self.max_frames)
+        frames = Frames(table, rows["train"], self.size, self.max_frames)
         self.val = Frames(table, rows["val"], self.size, self.max_val)
-        rank_zero_info(f"{self.path}: {len(self.train)} training and {len(self.val)} validation frames, all distinct")
+        self.train: Frames | Tiles = frames if self.tile is None else Tiles(frames, self.tile)
+        rank_zero_info(f"{self.path}: {len(frames)} training and {len(self.val)} validation frames, all distinct")
+        if self.tile is not None:
+            rank_zero_info(f"{self.path}: the training frames hold {len(self.train)} distinct tiles")
 
     @override
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
+    def train_dataloader(self) -> DataLoader[Any]:
         generator = torch.Generator().manual_seed(self.seed)
+        whole = len(self.train) >= self.batch_size  # a last, smaller batch is left out, unless there is no other
         return DataLoader(
-            self.train, self.batch_size, shuffle=True, drop_last=True, num_workers=self.workers, generator=generator
+            self.train, self.batch_size, shuffle=True, drop_last=whole, num_workers=self.workers, generator=generator
         )
 
     @override
