@@ -36,6 +36,8 @@ def train_tokenizer(rows: Sequence[Transition | UnlabelledPair], vocab_size: int
         for row in rows:
             if isinstance(row.state, bytes):  # an image: only its actions and context are text
                 yield f"State:\n\nNext state:\n\n{row.context}"
+                if isinstance(row, Transition):  # by itself, too: a prompt without words around it has it right after an image
+                    yield row.action
             else:
                 yield f"State:\n{row.state}\nNext state:\n{row.next_state!s}\n{row.context}"
             if isinstance(row, Transition):
