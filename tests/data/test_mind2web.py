@@ -11,36 +11,7 @@ from swirl_lightning.commands.record import main
 from swirl_lightning.data.formats import DataError
 from swirl_lightning.data.mind2web import CUT, Mind2WebRecorder, cut_page
 from swirl_lightning.data.reader import read_transitions
-
-
-def page(k, filler=0):
-    other = "".join(f'<li backend_node_id="{1000 + i}">entry {i}</li>' for i in range(filler))
-    return f'<html backend_node_id="1"><ul>{other}</ul><button backend_node_id="7">Search {k}</button><ul>{other}</ul></html>'
-
-
-def action(k, html=None, node="7", **changes):
-    return {
-        "action_uid": f"a{k}",
-        "raw_html": "<html>raw</html>",
-        "cleaned_html": page(k) if html is None else html,
-        "operation": {"op": "TYPE", "original_op": "TYPE", "value": f"word {k}"},
-        "pos_candidates": [] if node is None else [{"tag": "button", "backend_node_id": node, "attributes": "{}"}],
-        "neg_candidates": [],
-        **changes,
-    }
-
-
-def task(name, actions, **changes):
-    return {
-        "annotation_id": name,
-        "website": "shop",
-        "domain": "Shopping",
-        "subdomain": "General",
-        "confirmed_task": "Find a \u2028 lamp \x07 für mich",
-        "action_reprs": [f"[button]  Search {k} -> TYPE: word {k}" for k in range(len(actions or []))],
-        "actions": actions,
-        **changes,
-    }
+from tests.released import action, page, task
 
 
 def recorded(tmp_path, tasks, **options):

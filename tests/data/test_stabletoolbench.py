@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoTokenizer
 
 from swirl_lightning.cli import main
 from swirl_lightning.codecs.text import TextCodec
@@ -14,27 +13,12 @@ from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.data.stabletoolbench import TEST_SPLITS, StableToolBenchRecorder
 from swirl_lightning.prompts import PromptBuilder, PromptTemplates
-
-
-def call(api, k, output=None):
-    doc = {"api_name": api, "api_description": 'Say "hé"\n\nRequest:\nnot this', "required_parameters": [], "tool_name": "T"}
-    request = {"category": "C", "tool_name": "T", "api_name": api, "tool_input": json.dumps({"n": k}), "strip": "filter"}
-    return {
-        "system": "You are an API server.",
-        "instruction": f"API doc:\n{doc}\n\nRequest:\n{request}",
-        "output": json.dumps({"error": "", "response": f"{api} {k} \x07 ünï"}) if output is None else output,
-    }
+from tests.released import call, mirror_api, tiny_qwen
 
 
 @pytest.fixture
 def released(tmp_path):
-    train = tmp_path / "train_sft.json"
-    train.write_text(json.dumps([call(f"api{k % 20}", k) for k in range(60)]))
-    test = tmp_path / "test_sft"
-    test.mkdir()
-    for split in TEST_SPLITS:
-        (test / f"{split}.json").write_text(json.dumps([call(f"{split}-api", k) for k in range(3)]))
-    return train, test
+    return mirror_api(tmp_path)
 
 
 def test_a_call_is_a_transition(released):
@@ -119,13 +103,7 @@ def qwen(tmp_path, released):
     data, model = tmp_path / "data", tmp_path / "model"
     options = ["--env.train", str(train), "--env.test", str(test), "--val_fraction", "0.2"]
     assert main(["record", "stabletoolbench", "--out", str(data), *options]) == 0
-    sizes = ["--hidden_size", "32", "--layers", "2", "--heads", "4", "--vocab_size", "400", "--max_positions", "2048"]
-    more = ["--model_type", "qwen2", "--extra", "{num_key_value_heads: 2, vocab_size: 420}"]
-    assert main(["init", "--data", str(data), "--out", str(model), *sizes, *more]) == 0
-    turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    tokenizer.chat_template = turns
-    tokenizer.save_pretrained(model)
+    tiny_qwen(data, model)
     return data, model
 
 
@@ -150,47 +128,3 @@ def test_long_documents_are_cut_but_never_the_request_or_the_answer(qwen, chat):
     assert codec.decode_state(row.ids[row.start :]) == short.next_state
     row = builder.idm_row(long, long.next_state, long.action)
     assert codec.decode_action(row.ids[row.start :]) == long.action
-
-
-def test_the_papers_settings():
-    settings = yaml.safe_load(PAPER.read_text())
-    model, data = settings["model"], settings["data"]["init_args"]
-    assert model["world_model"]["base"] == "Qwen/Qwen2.5-3B-Instruct"
-    assert (data["batch_size"], data["labelled_fraction"], model["max_prompt_tokens"]) == (128, 0.5, 8126)
-    for role in ("fwm", "idm"):
-        assert (model[role]["group_size"], model[role]["grpo"]["beta"]) == (64, 0.1)
-        assert model[role]["sampling"] == {"max_new_tokens": 4096, "temperature": 0.7, "top_p": 0.96}
-        assert model[f"{role}_optimizer"]["init_args"]["lr"] == 5e-5
-    assert model["lr_scheduler"]["init_args"] == {"warmup_steps": 25, "decay": "cosine", "floor": 0.0}
-
-
-@pytest.mark.slow
-def test_the_papers_configuration_runs_with_a_tiny_model(qwen, tmp_path):
-    """Everything as in the file but for the weights, the lengths and the number of steps."""
-    data, model = qwen
-    run = tmp_path / "run"
-    changes = {
-        "run_dir": run,
-        "model.world_model.base": model,
-        "data.init_args.path": data,
-        "data.init_args.warmup_batch_size": 4,
-        "data.init_args.batch_size": 1,
-        "data.init_args.max_test": 2,
-        "data.init_args.max_val": 2,
-        "model.max_prompt_tokens": 500,
-        "model.fwm.sampling.max_new_tokens": 64,
-        "model.idm.sampling.max_new_tokens": 128,
-        "model.schedule.warmup_epochs": 1,
-        "model.schedule.iterations": 1,
-        "trainer.limit_train_batches": 1,
-        "trainer.accelerator": "cpu",
-        "trainer.devices": 1,
-        "trainer.enable_progress_bar": False,
-    }
-    assert main(["fit", "--config", str(PAPER), *(f"--{key}={value}" for key, value in changes.items())]) == 0
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert {row["label"] for row in rows} == {"warmup", "swirl-1-fwm", "swirl-1-idm"}
-    assert {row["split"] for row in rows} == {"val", "test"}
-    for row in rows:
-        assert {"tool_bleu", "json_valid", "error_accuracy", "field_f1"} <= row["fwm"].keys() & row["copy"].keys()
-    assert json.loads((run / "export" / "warmup" / "fwm" / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
