@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from swirl_lightning.objectives.advantages import group_advantages
 from swirl_lightning.objectives.rewards import sequence_reward
 from swirl_lightning.settings import RoleSettings
 from swirl_lightning.types import Experience, Role, ScoredRow, State, Trajectory, UnlabelledPair
+
+_OTHER_MODEL = 0.5  # nats a token between engine and policy; bfloat16 against float32 makes a few hundredths
 
 
 class NonFiniteRewardError(FloatingPointError):
@@ -76,7 +79,10 @@ def collect(
     seeds = [pair_seed(seed, pair, role, epoch) for pair in pairs]
     trajectory = inference.rollout(role, [prompt.ids for prompt in encoded], settings.group_size, seeds=seeds)
     samples = tuple(inference.decode(role, trajectory))
+    groups = _policy_rows(trajectory)
     clock = _lap(seconds, "rollout", clock)
+    trajectory, importance, mismatch = _scored_again(inference, role, trajectory, groups)
+    clock = _lap(seconds, "old", clock)
 
     scores = inference.score_rows(role.opposite, _judge_rows(inference, role, pairs, actions, samples, wordings))
     rewards, clamped = sequence_reward(scores, reduce=settings.reward, clamp_min=settings.reward_floor)
@@ -100,10 +106,12 @@ def collect(
         clamped=clamped,
         advantages=advantages.masked_fill(skipped, 0.0),
         zero_spread=zero_spread,
-        groups=_policy_rows(trajectory),
+        groups=groups,
         judged=scores.logprobs.sum(-1).view(shape),
         latent_logprob=latent_logprob,
         skipped=skipped,
+        importance=importance,
+        engine_mismatch=mismatch,
         cut_tokens=sum(prompt.cut for prompt in encoded),
         latent_tokens=latent_tokens,
         seconds=seconds,
@@ -119,6 +127,31 @@ def _infer(
     drawn = inference.rollout(Role.IDM, prompts, 1, seeds=seeds)
     actions = [str(members[0]) for members in inference.decode(Role.IDM, drawn)]
     return actions, drawn.logprobs.sum((1, 2)), int(drawn.mask.sum())
+
+
+def _scored_again(
+    inference: Inference, role: Role, trajectory: Trajectory, groups: Sequence[Sequence[ScoredRow]]
+) -> tuple[Trajectory, Tensor | None, float]:
+    """What another engine drew, with the policy's own log-probabilities, capped importance weights [B, G, T] and their cause.
+
+    Raises:
+        ValueError: if the engine's probabilities are so far off that it cannot run this model.
+    """
+    cap = inference.engine.importance_cap
+    if cap is None:
+        return trajectory, None, 0.0
+    with inference.world_model.use(role) as model:
+        temperature, constraint = inference.sampling[role].temperature or 1.0, inference.constraints.get(role)
+        scores = inference.scorer.score(model, groups, temperature=temperature, constraint=constraint)
+    own = scores.logprobs.view_as(trajectory.logprobs).to(trajectory.logprobs.device)
+    difference = (own - trajectory.logprobs).masked_fill(~trajectory.mask, 0.0)
+    mismatch, tokens = float(difference.abs().sum()), int(trajectory.mask.sum())
+    if mismatch > _OTHER_MODEL * tokens:
+        raise ValueError(
+            f"the engine's log-probabilities are off by {mismatch / tokens:.2f} a token: it runs another base model than "
+            f"{inference.world_model.config.base!r}, or does not report them at the sampling temperature"
+        )
+    return replace(trajectory, logprobs=own), difference.exp().clamp(max=cap), mismatch
 
 
 def _judge_rows(

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
-from torch.optim import AdamW, Optimizer
 from typing_extensions import override
 
 from swirl_lightning.checks import check_fit, check_lengths, check_trainer
@@ -25,21 +24,15 @@ from swirl_lightning.codecs.image import load_codec
 from swirl_lightning.experience import NonFiniteRewardError
 from swirl_lightning.inference import Inference
 from swirl_lightning.losses import PhaseLosses
-from swirl_lightning.optim import PhaseLR
+from swirl_lightning.optim import PhaseLR, adamw
 from swirl_lightning.phase_log import COUNT, summary, write_sample
 from swirl_lightning.prompts import PromptBuilder, PromptTemplates
 from swirl_lightning.ranks import add_over_ranks, reduce_gradients
+from swirl_lightning.rollout import RolloutEngine, TransformersEngine
 from swirl_lightning.schedule import PhaseSchedule
 from swirl_lightning.settings import RoleSettings
 from swirl_lightning.strategies import check_strategy, sharding_of
-from swirl_lightning.types import (
-    Batch,
-    Experience,
-    Phase,
-    Role,
-    Transition,
-    seeded_generator,
-)
+from swirl_lightning.types import Batch, Experience, Phase, Role, Transition, seeded_generator
 from swirl_lightning.warmup import check_thresholds, measure_roles
 from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
@@ -47,10 +40,6 @@ from swirl_lightning.world_model.scorer import CausalScorer, scoring_path
 from swirl_lightning.world_model.sharding import whole
 
 _OPTIMIZERS: dict[str, int] = {Phase.WARMUP: 0, Phase.FWM: 1, Phase.PSEUDO: 1, Phase.IDM: 2}
-
-
-def _adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return AdamW(parameters, lr=1e-5, weight_decay=0.0)
 
 
 class SwirlModule(L.LightningModule):
@@ -77,6 +66,7 @@ class SwirlModule(L.LightningModule):
         fwm_optimizer: optimizer of Phase I.
         idm_optimizer: optimizer of Phase II.
         lr_scheduler: learning-rate schedule of every optimizer; ``PhaseLR`` starts anew with each phase.
+        engine: draws completions; by default the trained model itself, or ``VllmEngine``.
         token_budget: tokens of one forward and backward pass; larger steps are split, gradients stay the same.
         gradient_clip: maximal gradient norm; None for no clipping.
         pseudo_temperature: temperature of the pseudo-labels in the baseline phase ``pseudo``; 0 is greedy.
@@ -96,10 +86,11 @@ class SwirlModule(L.LightningModule):
         warmup: Literal["joint", "each"] = "joint",
         warmup_idm_weight: float = 1.0,
         warmup_until: dict[str, float] | None = None,
-        warmup_optimizer: OptimizerCallable = _adamw,
-        fwm_optimizer: OptimizerCallable = _adamw,
-        idm_optimizer: OptimizerCallable = _adamw,
+        warmup_optimizer: OptimizerCallable = adamw,
+        fwm_optimizer: OptimizerCallable = adamw,
+        idm_optimizer: OptimizerCallable = adamw,
         lr_scheduler: LRSchedulerCallable = PhaseLR,
+        engine: RolloutEngine = TransformersEngine(),  # noqa: B008  # holds settings only
         token_budget: int = 16384,
         gradient_clip: float | None = 1.0,
         pseudo_temperature: float = 0.0,
@@ -123,7 +114,7 @@ class SwirlModule(L.LightningModule):
         self.codec = load_codec(tokenizer or world_model.base)
         self.prompts = PromptBuilder(self.codec, prompts, max_prompt_tokens)
         self.scorer = CausalScorer(token_budget)
-        self.seed = seed
+        self.engine, self.seed = engine, seed
         self._optimizer_callables = (warmup_optimizer, fwm_optimizer, idm_optimizer)
         self._lr_scheduler = lr_scheduler
         self.inference: Inference
@@ -154,6 +145,7 @@ class SwirlModule(L.LightningModule):
                 role: self.codec.constraint(role) if settings.constraint is None else settings.constraint.build(self.codec)
                 for role, settings in self.roles.items()
             },
+            engine=self.engine,
             scorer=self.scorer,
         )
         self.losses = PhaseLosses(

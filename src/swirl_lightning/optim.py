@@ -1,13 +1,19 @@
-"""Learning-rate schedule that starts anew with every phase."""
+"""The default optimizer, and a learning-rate schedule that starts anew with every phase."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+
+def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """AdamW without weight decay, learning rate 1e-5."""
+    return AdamW(parameters, lr=1e-5, weight_decay=0.0)
 
 
 class PhaseLR(LRScheduler):

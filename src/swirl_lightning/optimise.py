@@ -111,6 +111,7 @@ def policy_parts(
             settings.grpo,
             ref_logprobs=None if reference is None else reference[picked][:, :t],
             normaliser=normaliser,
+            weights=None if experience.importance is None else experience.importance[picked][:, :t],
         )
         sums = {
             **result.sums,

@@ -34,12 +34,15 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
         sums[name], sums[name + COUNT] = float(values.double().sum()), float(values.numel())
 
     mean("reward", rewards)
-    mean("reward_std", rewards.std(dim=1))
+    mean("reward_std", rewards.std(dim=1) if rewards.numel() else rewards)
     mean("advantage_spread", experience.advantages.amax(1) - experience.advantages.amin(1))
     mean("length", trajectory.lengths)
     mean("truncated_share", ~trajectory.finished)
     mean("zero_spread_share", experience.zero_spread)
     mean("clamped_share", experience.clamped)
+    if experience.importance is not None:
+        mean("importance", experience.importance[trajectory.mask])
+        sums |= {"engine_mismatch": experience.engine_mismatch, "engine_mismatch" + COUNT: float(trajectory.mask.sum())}
     sums |= {"distinct_share": distinct, "distinct_share" + COUNT: float(rewards.numel())}
     sums["cut_tokens"] = float(experience.cut_tokens)
     sums["generated_tokens"] = float(trajectory.mask.sum()) + experience.latent_tokens

@@ -149,6 +149,8 @@ class Experience:
     judged: Tensor | None = None  # float32 [B, G], the judge's log-probability of its whole sequence, nats
     latent_logprob: Tensor | None = None  # float32 [B], log Q(z | x, y) of Phase I's actions as they were drawn, nats
     skipped: Tensor | None = None  # bool [B, G], members left out because their reward is not finite
+    importance: Tensor | None = None  # float32 [B, G, T], weights of tokens that another engine drew, capped
+    engine_mismatch: float = 0.0  # sum over tokens of |log p - log q|, where another engine drew
     cut_tokens: int = 0  # tokens that prompts lost to the length limit
     latent_tokens: int = 0  # sampled for Phase I's actions
     seconds: dict[str, float] = field(default_factory=dict)  # wall time per part

@@ -2,5 +2,6 @@
 
 from swirl_lightning.rollout.base import RolloutEngine
 from swirl_lightning.rollout.sampler import TransformersEngine
+from swirl_lightning.rollout.vllm import VllmEngine
 
-__all__ = ["RolloutEngine", "TransformersEngine"]
+__all__ = ["RolloutEngine", "TransformersEngine", "VllmEngine"]

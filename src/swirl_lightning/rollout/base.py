@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from transformers import PreTrainedModel
 
@@ -11,9 +11,17 @@ from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.types import SamplingParams, Trajectory
 
 
-class RolloutEngine(Protocol):
-    """Draws a group of completions for every prompt."""
+class RolloutEngine(ABC):
+    """Draws a group of completions for every prompt.
 
+    Attributes:
+        importance_cap: None where log-probabilities are those of the model itself; otherwise the largest importance weight of a
+            token, since what another program drew is scored again by the model.
+    """
+
+    importance_cap: float | None = None
+
+    @abstractmethod
     def generate(
         self,
         model: PreTrainedModel,
@@ -43,4 +51,3 @@ class RolloutEngine(Protocol):
         Returns:
             The trajectory, prompts in the order given.
         """
-        ...

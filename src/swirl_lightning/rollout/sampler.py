@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.codecs.constraints import mask_for
+from swirl_lightning.rollout.base import RolloutEngine
 from swirl_lightning.rollout.decode import DecodeLayout
 from swirl_lightning.rollout.sampling import next_tokens, row_noise
 from swirl_lightning.types import SamplingParams, Trajectory
@@ -133,7 +134,7 @@ class _Running:
 
 
 @dataclass(frozen=True)
-class TransformersEngine:
+class TransformersEngine(RolloutEngine):
     """Samples with the training model itself, so that log-probabilities are those of the policy.
 
     Attributes:

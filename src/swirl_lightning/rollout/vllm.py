@@ -1,0 +1,204 @@
+"""Rollouts on a vLLM server, to which LoRA adapters are pushed whenever they have changed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+from typing_extensions import override
+
+from swirl_lightning.codecs.base import TokenConstraint
+from swirl_lightning.rollout.base import RolloutEngine
+from swirl_lightning.types import SamplingParams, Trajectory
+from swirl_lightning.world_model.sharding import device_of, is_sharded
+
+START = (
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-loras 2 --max-lora-rank R "
+    "--logprobs-mode processed_logprobs"
+)
+
+
+class VllmEngine(RolloutEngine):
+    """Samples on a vLLM server that runs the base model; for ``world_model.storage: adapters``.
+
+    The server has kernels, and so probabilities, of its own. What it draws is scored again by the model that is trained, and
+    the policy gradient is weighted with ``min(p / q, importance_cap)`` per token, p the trained model's probability of it and
+    q the server's (truncated importance sampling).
+
+    Args:
+        url: of the server.
+        importance_cap: largest weight of a token.
+        folder: where adapters are put; server and trainer must see it under the same name. None is a temporary one.
+        seconds: that the server may take for a prompt's group.
+        concurrency: prompts in flight.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://localhost:8000",
+        importance_cap: float = 2.0,
+        folder: str | None = None,
+        seconds: float = 600.0,
+        concurrency: int = 64,
+    ) -> None:
+        if importance_cap < 1:
+            raise ValueError(f"engine.importance_cap must be at least 1, got {importance_cap}: equal models have weight 1")
+        self.url, self.importance_cap, self.seconds, self.concurrency = url.rstrip("/"), importance_cap, seconds, concurrency
+        self._root = folder
+        self._pushed: dict[str, tuple[tuple[int, ...], str]] = {}  # adapter: versions of its tensors, name on the server
+
+    @override
+    @torch.no_grad()
+    def generate(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        group_size: int,
+        params: SamplingParams,
+        *,
+        seeds: Sequence[int],
+        stop_ids: Sequence[int],
+        pad_id: int,
+        constraint: TokenConstraint | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Trajectory:
+        """Sample ``group_size`` completions of each prompt; see ``RolloutEngine``.
+
+        Raises:
+            ValueError: if the model has no adapter or is sharded, or the constraint is no set of tokens.
+            ConnectionError: if the server does not answer, or refuses.
+        """
+        settings = _settings(params, stop_ids, constraint)
+        name = self._push(model)
+        copies = group_size if params.temperature > 0 else 1  # greedy members are all the same
+
+        def draw(index: int) -> list[dict[str, Any]]:
+            body = {"model": name, "prompt": list(prompts[index]), "n": copies, "seed": seeds[index], **settings}
+            choices: list[dict[str, Any]] = self._ask("/v1/completions", body)["choices"]
+            if progress is not None:
+                progress(group_size)
+            return sorted(choices, key=lambda choice: choice["index"]) * (group_size // copies)
+
+        with ThreadPoolExecutor(max(1, min(self.concurrency, len(prompts)))) as pool:
+            groups = list(pool.map(draw, range(len(prompts))))
+        return _trajectory(prompts, groups, group_size, pad_id, device_of(model))
+
+    # ------------------------------------------------------------------ adapters
+
+    def _push(self, model: PreTrainedModel) -> str:
+        """Name on the server of the model's active adapter, as it is now."""
+        if is_sharded(model):
+            raise ValueError("the vLLM engine reads adapters that every rank has whole: use trainer.strategy ddp, not fsdp")
+        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+        if not layers:
+            raise ValueError("the vLLM engine is for LoRA adapters: set model.world_model.storage to adapters")
+        adapter = next(iter(layers.values())).active_adapters[0]
+        tensors = {
+            f"base_model.model.{name}.{part}.weight": getattr(layer, part)[adapter].weight
+            for name, layer in layers.items()
+            for part in ("lora_A", "lora_B")
+            if adapter in getattr(layer, part)
+        }
+        versions = tuple(tensor._version for tensor in tensors.values())
+        before = self._pushed.get(adapter)
+        if before is not None and before[0] == versions:
+            return before[1]
+        name = f"{adapter}-{secrets.token_hex(6)}"  # new at every push: the server keeps prefixes by the adapter's name
+        folder = self._folder() / name
+        folder.mkdir(parents=True)
+        save_file(
+            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, folder / "adapter_model.safetensors"
+        )
+        model.peft_config[adapter].save_pretrained(str(folder))  # type: ignore[index, union-attr]
+        self._ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+        self._pushed[adapter] = (versions, name)
+        if before is not None:
+            self._ask("/v1/unload_lora_adapter", {"lora_name": before[1]})
+            shutil.rmtree(self._folder() / before[1])  # not before: the server drops what it does not use, and reads it again
+        return name
+
+    def _folder(self) -> Path:
+        if self._root is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="swirl-adapters-")  # gone at the end of the process
+            self._root = self._temporary.name
+        return Path(self._root)
+
+    # ------------------------------------------------------------------ HTTP
+
+    def _ask(self, path: str, body: Mapping[str, Any]) -> Any:
+        request = urllib.request.Request(
+            self.url + path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self.seconds) as answer:
+                text = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")[:500]
+            raise ConnectionError(f"the vLLM server at {self.url}{path} refused ({error.code}): {said}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise ConnectionError(
+                f"no vLLM server answers at {self.url} ({error}); start one in an environment that has vLLM: {START}"
+            ) from error
+        return json.loads(text) if text.startswith("{") else text
+
+
+def _settings(params: SamplingParams, stop_ids: Sequence[int], constraint: TokenConstraint | None) -> dict[str, Any]:
+    """Sampling settings in the server's words."""
+    settings: dict[str, Any] = {
+        "max_tokens": params.max_new_tokens,
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "top_k": params.top_k,
+        "min_p": params.min_p,
+        "ignore_eos": True,
+        "stop_token_ids": list(stop_ids),
+        "logprobs": 0,
+        "return_token_ids": True,
+        "add_special_tokens": False,
+    }
+    if constraint is not None:
+        if not constraint.static:
+            raise ValueError(
+                "the vLLM engine can hold a role to a set of tokens, not to a list of choices or a grammar: drop the role's "
+                "constraint, or leave model.engine out"
+            )
+        settings["allowed_token_ids"] = constraint.allowed(()).nonzero().flatten().tolist()
+    return settings
+
+
+def _trajectory(
+    prompts: Sequence[Sequence[int]],
+    groups: Sequence[Sequence[dict[str, Any]]],
+    group_size: int,
+    pad_id: int,
+    device: torch.device,
+) -> Trajectory:
+    members = [choice for group in groups for choice in group]
+    longest = max((len(choice["token_ids"]) for choice in members), default=1)
+    shape = (len(prompts), group_size, longest)
+
+    def padded(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -> Tensor:
+        tensor = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=dtype)
+        return tensor.view(shape).to(device)
+
+    return Trajectory(
+        prompts=tuple(tuple(prompt) for prompt in prompts),
+        completions=padded([choice["token_ids"] for choice in members], pad_id, torch.int64),
+        mask=padded([[1] * len(choice["token_ids"]) for choice in members], 0, torch.bool),
+        logprobs=padded([choice["logprobs"]["token_logprobs"] for choice in members], 0.0, torch.float32),
+        finished=torch.tensor([choice["finish_reason"] == "stop" for choice in members]).view(shape[:2]).to(device),
+    )
