@@ -20,6 +20,7 @@ COMMANDS = {  # command: (module with main(argv), one-line help)
     "forecast": ("swirl_lightning.commands.forecast", "write an FWM's next states of a split, for score"),
     "imagine": ("swirl_lightning.commands.imagine", "roll a world out from a state and actions"),
     "turns": ("swirl_lightning.commands.turns", "roll episodes out on the model's own predictions, measured turn by turn"),
+    "disc-edit": ("swirl_lightning.commands.disc_edit", "DiscEdit of AURORA-Bench for an FWM"),
     "convert": ("swirl_lightning.commands.convert", "convert a VQGAN checkpoint (taming layout) into an image codec"),
     "export": ("swirl_lightning.commands.export", "write FWM and IDM of a run as Hugging Face folders"),
     "compare": ("swirl_lightning.commands.compare", "put several runs into one table with intervals"),

@@ -160,6 +160,43 @@ def test_turns_of_several_models_in_one_table(run, tmp_path, monkeypatch, capsys
     assert "take fewer --steps" in capsys.readouterr().err
 
 
+def test_forecasts_are_images_that_score_reads(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SWIRL_CACHE", str(tmp_path / "cache"))
+    fwm, file = str(run / "run" / "export" / "last" / "fwm"), tmp_path / "forecasts.jsonl"
+    assert main(["forecast", str(run / "data"), fwm, str(file), "--limit", "3", "--by", "episode"]) == 0
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(lines) == 3
+    assert all(
+        Image.open(tmp_path / line[name]).size[0] == Image.open(tmp_path / lines[0]["state"]).size[0]
+        for line in lines
+        for name in ("prediction", "reference")
+    )
+    assert all(line["split"] == line["episode"].partition("/")[0] for line in lines)
+    assert main(["score", "images", str(file)]) == 0
+    assert "| prediction | 3 | " in capsys.readouterr().out
+
+
+def test_disc_edit_asks_what_an_edit_changes(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SWIRL_CACHE", str(tmp_path / "cache"))
+    pairs = read_transitions(run / "data").pairs()
+    folder = tmp_path / "aurora" / "disc_edit_data" / "rooms"
+    folder.mkdir(parents=True)
+    records = []
+    for i in range(3):
+        (tmp_path / "aurora" / f"{i}.png").write_bytes(pairs[i].state)
+        records.append({"input": f"{i}.png", "pos": "turn left", "neg": "turn left" if i == 0 else "move forward"})
+    (folder / "valid.json").write_text(json.dumps(records))
+    fwm, out = str(run / "run" / "export" / "last" / "fwm"), tmp_path / "out.json"
+    assert main(["disc-edit", str(tmp_path / "aurora"), fwm, "--samples", "2", "--out", str(out)]) == 0
+    assert "| rooms | 3 | " in capsys.readouterr().out
+    same, *others = json.loads(out.read_text())["tasks"]["rooms"]
+    assert (same["sampled"], same["likelihood"]) == (0.5, 0.5)  # one edit twice: the same draws and the same likelihood
+    assert same["changed_pos"] == same["changed_neg"]
+    assert all(row["likelihood"] in (0.0, 1.0) and 0 <= row["changed_neg"] <= 1 for row in others)
+    assert main(["disc-edit", str(tmp_path), fwm]) == 1
+    assert "no disc_edit_data/<task>/valid.json" in capsys.readouterr().err
+
+
 def test_an_export_stands_alone(run, tmp_path, monkeypatch):
     from transformers import AutoModelForCausalLM
 

@@ -107,7 +107,7 @@ class Judge:
         """Dollars spent by this object, at the prices that were given."""
         return (self.counts["tokens in"] * self.dollars_in + self.counts["tokens out"] * self.dollars_out) / 1e6
 
-    def ask(self, questions: Sequence[Question], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+    def ask(self, questions: Sequence[Question], progress: Callable[[int], object] | None = None) -> list[Verdict]:
         """Verdicts in the order of the questions.
 
         Args:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
+from swirl_lightning.codecs.base import Codec
+from swirl_lightning.codecs.image_pixels import pixels, to_png
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.types import Role
@@ -21,6 +23,7 @@ def forecast(
     fwm: Path,
     out: Path,
     split: Literal["val", "test"] = "test",
+    by: Literal["split", "episode"] = "split",
     columns: dict[str, str | list[str] | None] | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
@@ -31,12 +34,15 @@ def forecast(
 ) -> None:
     """Predict the next state of every held-out transition and write them as JSON lines.
 
-    Each line holds prediction, reference, state, split, and the action, episode and step that it is about.
+    Each line holds prediction, reference, state, split, and the action, episode and step that it is about. Images are written
+    as PNG files into a folder beside the file, and the lines hold their paths.
 
     Args:
-        data: transitions of text states, as `swirl fit` reads them.
+        data: transitions, as `swirl fit` reads them.
         fwm: FWM folder written by `swirl export`.
         out: JSONL file to write.
+        by: what the line calls split: the split, or the first part of the episode's name (ByteMorph's type of motion, AURORA's
+            task, StableToolBench's test file).
         split: which held-out episodes; drawn as in training, where the data have no splits of their own.
         columns: names of your columns, e.g. ``{state: before, next_state: after}``.
         val_fraction: share of validation episodes, as in training.
@@ -58,20 +64,35 @@ def forecast(
     )
     module.setup()
     rows = module.val if split == "val" else module.test
-    if isinstance(rows[0].state, bytes):
-        raise ValueError(f"{data} holds images: `swirl score` reads texts")
     params = replace(inference.sampling[Role.FWM], temperature=temperature)
     out.parent.mkdir(parents=True, exist_ok=True)
+    pictures = out.with_suffix(".images")
     with out.open("w", encoding="utf-8") as handle, tqdm(total=len(rows), desc="forecast", unit="transition") as bar:
         for begin in range(0, len(rows), batch_size):
             part = rows[begin : begin + batch_size]
             drawn = inference.predict_states(part, [t.action for t in part], params=params, seed=seed)
-            for t, states in zip(part, drawn, strict=True):
-                line: dict[str, object] = {"prediction": states[0], "reference": t.next_state, "state": t.state, "split": split}
+            for number, (t, states) in enumerate(zip(part, drawn, strict=True), begin):
+                line: dict[str, object] = {"prediction": states[0], "reference": t.next_state, "state": t.state}
+                if isinstance(t.state, bytes):
+                    line = _as_files(inference.codec, line, pictures, number)
+                line |= {"split": split if by == "split" else t.episode.partition("/")[0]}
                 line |= {"action": t.action, "episode": t.episode, "step": t.step}
                 handle.write(json.dumps(line, ensure_ascii=False) + "\n")
             bar.update(len(part))
     print(f"{len(rows)} predictions in {out}")
+
+
+def _as_files(codec: Codec, images: Mapping[str, Any], folder: Path, number: int) -> dict[str, object]:
+    """Writes images as PNG files; their paths, relative to the folder's own place."""
+    folder.mkdir(exist_ok=True)
+    paths: dict[str, object] = {}
+    for name, image in images.items():
+        file = folder / f"{number:06d}-{name}.png"
+        rendered = codec.render(image) if name == "prediction" else to_png(pixels(image, None))
+        assert isinstance(rendered, bytes)
+        file.write_bytes(rendered)
+        paths[name] = str(file.relative_to(folder.parent))
+    return paths
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
+from swirl_lightning.benchmarks.judge import Judge
 from swirl_lightning.metrics import Benchmark, score_metrics
 
 SHOWN = {  # the columns of a benchmark's table; the JSON file has every measure
@@ -39,6 +40,24 @@ def read_predictions(path: Path) -> list[Row]:
         ValueError: naming file, line and field of what is wrong.
     """
     rows: list[Row] = []
+    for where, record in json_lines(path):
+        values = [text_field(where, record, name, required=name in ("prediction", "reference")) for name in Row.__slots__]
+        rows.append(Row(*values))  # type: ignore[arg-type]
+        for name in ("state", "split"):
+            if (getattr(rows[0], name) is None) != (getattr(rows[-1], name) is None):
+                has, lacks = (where, f"{path}, line 1") if getattr(rows[0], name) is None else (f"{path}, line 1", where)
+                raise ValueError(f"{lacks}: field {name!r} is missing, but {has} has it; give it everywhere or nowhere")
+    return rows
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Objects of a file of predictions with their places.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if there is nothing in it, or naming file and line of what is no object.
+    """
+    empty = True
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             where = f"{path}, line {number}"
@@ -50,18 +69,18 @@ def read_predictions(path: Path) -> list[Row]:
                 raise ValueError(f"{where}: JSON that is nested too deeply") from error
             if not isinstance(record, dict):
                 raise ValueError(f"{where}: must hold one JSON object, got {type(record).__name__}")
-            values = [_text(where, record, name, required=name in ("prediction", "reference")) for name in Row.__slots__]
-            rows.append(Row(*values))  # type: ignore[arg-type]
-            for name in ("state", "split"):
-                if (getattr(rows[0], name) is None) != (getattr(rows[-1], name) is None):
-                    has, lacks = (where, f"{path}, line 1") if getattr(rows[0], name) is None else (f"{path}, line 1", where)
-                    raise ValueError(f"{lacks}: field {name!r} is missing, but {has} has it; give it everywhere or nowhere")
-    if not rows:
+            empty = False
+            yield where, record
+    if empty:
         raise ValueError(f"{path} is empty: there is no prediction to score")
-    return rows
 
 
-def _text(where: str, record: Mapping[str, Any], name: str, required: bool) -> str | None:
+def text_field(where: str, record: Mapping[str, Any], name: str, required: bool) -> str | None:
+    """A field that holds text, or None where it may be missing and is.
+
+    Raises:
+        ValueError: if it is missing or no text.
+    """
     value = record.get(name)
     if value is None and not required:
         return None
@@ -148,15 +167,29 @@ def main(argv: Sequence[str]) -> int:
     parser = ArgumentParser(
         prog="swirl score",
         description="Score predictions without a model. Each line of FILE is a JSON object with prediction, reference and, if "
-        "known, state (adds the copy baseline and the changed transitions) and split (adds a row each).",
+        "known, state (adds the copy baseline and the changed transitions) and split (adds a row each); for images also action "
+        "(for the judge), caption and state_caption (for CLIP).",
     )
-    parser.add_argument("benchmark", choices=get_args(Benchmark), help="what is predicted: any text, answers of tools, pages")
-    parser.add_argument("file", type=Path, help="predictions, JSON lines")
+    parser.add_argument(
+        "benchmark",
+        choices=(*get_args(Benchmark), "images"),
+        help="what is predicted: any text, answers of tools, pages, images",
+    )
+    parser.add_argument("file", type=Path, help="predictions, JSON lines; of images, paths relative to the file")
     parser.add_argument("--out", type=Path, help="JSON file to write (default: beside FILE, ending in .scores.json)")
     parser.add_argument("--bert_score", type=Path, help="folder with an encoder for BERTScore, e.g. of roberta-large")
     parser.add_argument("--bert_layer", type=int, help="its hidden layer (17 of roberta-large; default: the last)")
-    values = parser.parse_args(list(argv))
+    parser.add_argument("--clip", type=Path, help="images: folder with a CLIP model, e.g. of openai/clip-vit-base-patch32")
+    judge = "images: a judge behind an OpenAI-compatible URL, with --judge.base_url, --judge.model and --judge.cache"
+    parser.add_argument("--judge", type=Judge | None, default=None, help=judge)
+    parsed = parser.parse_args(list(argv))
+    values = parser.instantiate(parsed)
     out = values.out or values.file.with_suffix(".scores.json")
-    print(score(values.benchmark, values.file, out, values.bert_score, values.bert_layer))
+    if values.benchmark == "images":
+        from swirl_lightning.commands.score_images import score_images  # brings transformers with it
+
+        print(score_images(values.file, out, values.clip, values.judge))
+    else:
+        print(score(values.benchmark, values.file, out, values.bert_score, values.bert_layer))
     print(f"written to {out}")
     return 0
