@@ -10,12 +10,12 @@ pytest.importorskip("PIL")
 
 from swirl_lightning.data import read_transitions  # noqa: E402
 from swirl_lightning.data.minigrid import DIRECTIONS  # noqa: E402
-from swirl_lightning.data.minigrid_images import CELLS, MiniGridImageRecorder, draw_grid, read_cells  # noqa: E402
+from swirl_lightning.data.minigrid_images import MiniGridImageRecorder, draw_grid, read_cells  # noqa: E402
 
 
-def expected(env):
-    """Cells as the simulator's own objects say."""
-    cells = ["nothing"] * CELLS**2
+def expected(env, side=8):
+    """Cells of a picture as the simulator's own objects say."""
+    cells = ["nothing"] * side**2
     for y in range(env.grid.height):
         for x in range(env.grid.width):
             thing = env.grid.get(x, y)
@@ -24,7 +24,7 @@ def expected(env):
                 name += " open" if thing.is_open else " locked" if thing.is_locked else " closed"
             if (x, y) == tuple(env.agent_pos):
                 name = f"agent {DIRECTIONS[env.agent_dir]}, {name}"
-            cells[y * CELLS + x] = name
+            cells[y * side + x] = name
     if env.carrying:
         cells[0] = env.carrying.type
     return tuple(cells)
@@ -45,6 +45,20 @@ def test_pictures_read_back_as_the_simulators_state():
             env.step(recorder.choose(env, rng))
     assert {"key", "door locked", "door open", "goal"} <= seen
     assert {f"agent {d}, empty" for d in DIRECTIONS} <= seen
+
+
+def test_a_smaller_picture_is_read_by_its_own_size():
+    from swirl_lightning.codecs.image_pixels import to_png
+
+    env = gymnasium.make("MiniGrid-DoorKey-6x6-v0").unwrapped
+    env.reset(seed=0)
+    picture = draw_grid(env, 6)
+    assert picture.shape == (48, 48, 3)
+    assert read_cells(to_png(picture)) == expected(env, 6)
+    with pytest.raises(ValueError, match="a picture of 44 pixels a side is not made of cells of 8"):
+        read_cells(to_png(picture[:44, :44]))
+    with pytest.raises(ValueError, match="5 x 5 cells, the grid 6 x 6"):
+        MiniGridImageRecorder(cells=5).describe(env)
 
 
 def test_recorded_pictures_go_through_parquet(tmp_path):

@@ -20,34 +20,42 @@ from swirl_lightning.data.doorkey import DoorKeyRecorder
 from swirl_lightning.extras import require
 
 TILE = 8  # pixels of a cell's side
-CELLS = 8  # cells of a picture's side: 64 pixels; smaller rooms stand in the top left corner, on black
 
 
 @dataclass
 class MiniGridImageRecorder(DoorKeyRecorder):
-    """Records DoorKey episodes as pictures of 64 x 64 pixels; options as of the text recorder."""
+    """Records DoorKey episodes as pictures; options as of the text recorder.
+
+    Attributes:
+        cells: of a picture's side, 8 pixels each; smaller rooms stand in the top left corner, on black.
+    """
 
     env_ids: Sequence[str] = ("MiniGrid-DoorKey-6x6-v0", "MiniGrid-DoorKey-8x8-v0")
+    cells: int = 8
 
     def describe(self, env: Any) -> bytes:  # type: ignore[override]
         """PNG bytes of the full grid."""
-        return to_png(draw_grid(env))
+        return to_png(draw_grid(env, self.cells))
 
     def manifest(self) -> dict[str, Any]:
         """Simulator, version and options."""
-        return {**super().manifest(), "tile": TILE, "cells": CELLS, "pillow": version("pillow")}
+        return {**super().manifest(), "tile": TILE, "pillow": version("pillow")}
 
 
-def draw_grid(env: Any) -> NDArray[np.uint8]:
-    """The simulator's picture of its full grid with the carried object on the top left wall, uint8 [64, 64, 3].
+def draw_grid(env: Any, cells: int = 8) -> NDArray[np.uint8]:
+    """The simulator's picture of its full grid with the carried object on the top left wall, uint8 [side, side, 3].
+
+    Args:
+        env: the simulator.
+        cells: of the picture's side, 8 pixels each.
 
     Raises:
-        ValueError: if the grid has more than 8 cells a side.
+        ValueError: if the grid has more cells a side.
     """
     grid = env.grid
-    if max(grid.width, grid.height) > CELLS:
-        raise ValueError(f"minigrid_images: a picture has {CELLS} x {CELLS} cells, the grid {grid.width} x {grid.height}")
-    picture = np.zeros((CELLS * TILE, CELLS * TILE, 3), dtype=np.uint8)
+    if max(grid.width, grid.height) > cells:
+        raise ValueError(f"minigrid_images: a picture has {cells} x {cells} cells, the grid {grid.width} x {grid.height}")
+    picture = np.zeros((cells * TILE, cells * TILE, 3), dtype=np.uint8)
     drawn = grid.render(TILE, env.agent_pos, env.agent_dir)  # [height * TILE, width * TILE, 3]
     picture[: drawn.shape[0], : drawn.shape[1]] = drawn
     if env.carrying:
@@ -85,11 +93,17 @@ def read_cells(image: bytes) -> tuple[str, ...]:
         image: an encoded picture, rendered by the simulator or predicted.
 
     Returns:
-        64 names in reading order.
+        Names in reading order, one a cell.
+
+    Raises:
+        ValueError: if the picture's side is no multiple of a cell's.
     """
     names, tiles = _tiles()
-    array = pixels(image, CELLS * TILE).astype(np.float32)
-    cells = array.reshape(CELLS, TILE, CELLS, TILE, 3).swapaxes(1, 2).reshape(CELLS * CELLS, -1)  # [64, TILE * TILE * 3]
+    array = pixels(image, None).astype(np.float32)
+    side = len(array) // TILE
+    if side * TILE != len(array):
+        raise ValueError(f"minigrid_images: a picture of {len(array)} pixels a side is not made of cells of {TILE}")
+    cells = array.reshape(side, TILE, side, TILE, 3).swapaxes(1, 2).reshape(side * side, -1)  # [side * side, TILE * TILE * 3]
     flat = tiles.reshape(len(tiles), -1)  # [K, TILE * TILE * 3]
-    distance = (flat**2).sum(1)[None] - 2 * cells @ flat.T  # [64, K], less what is the same for all tiles
+    distance = (flat**2).sum(1)[None] - 2 * cells @ flat.T  # [side * side, K], less what is the same for all tiles
     return tuple(names[i] for i in distance.argmin(1))
