@@ -21,6 +21,7 @@ COMMANDS = {  # command: (module with main(argv), one-line help)
     "imagine": ("swirl_lightning.commands.imagine", "roll a world out from a state and actions"),
     "turns": ("swirl_lightning.commands.turns", "roll episodes out on the model's own predictions, measured turn by turn"),
     "disc-edit": ("swirl_lightning.commands.disc_edit", "DiscEdit of AURORA-Bench for an FWM"),
+    "world-prediction": ("swirl_lightning.commands.world_prediction", "roll WorldPrediction-Bench's plans out, for score"),
     "convert": ("swirl_lightning.commands.convert", "convert a VQGAN checkpoint (taming layout) into an image codec"),
     "export": ("swirl_lightning.commands.export", "write FWM and IDM of a run as Hugging Face folders"),
     "compare": ("swirl_lightning.commands.compare", "put several runs into one table with intervals"),

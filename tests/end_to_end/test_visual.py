@@ -2,19 +2,25 @@
 
 import json
 import math
+import threading
 
+import numpy as np
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from swirl_lightning.cli import main
 
+pytest.importorskip("av")
 pytest.importorskip("diffusers")
 pytest.importorskip("minigrid")
 Image = pytest.importorskip("PIL.Image")
 
 from swirl_lightning.codecs import load_codec  # noqa: E402
 from swirl_lightning.data import read_transitions  # noqa: E402
+from tests.benchmarks.test_judge import Server, said  # noqa: E402
+from tests.data.test_video import write  # noqa: E402
+from tests.data.test_world_prediction import segment  # noqa: E402
 
 READER = {"reader": "swirl_lightning.data.minigrid_images:read_cells"}
 
@@ -195,6 +201,32 @@ def test_disc_edit_asks_what_an_edit_changes(run, tmp_path, monkeypatch, capsys)
     assert all(row["likelihood"] in (0.0, 1.0) and 0 <= row["changed_neg"] <= 1 for row in others)
     assert main(["disc-edit", str(tmp_path), fwm]) == 1
     assert "no disc_edit_data/<task>/valid.json" in capsys.readouterr().err
+
+
+def test_plans_of_world_prediction_are_rolled_out_and_judged(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SWIRL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "videos" / "COIN").mkdir(parents=True)
+    write(tmp_path / "videos" / "COIN" / "one.mp4", [(t / 10, np.full((96, 96, 3), 8 * t)) for t in range(30)])
+    segments = {name: segment(i, i + 1, "move forward") for i, name in enumerate("abc")}
+    long, short = ({"ground_truth": 1, "candidates": [list(plan)], "action_segments": segments} for plan in ("abc", "ab"))
+    (tmp_path / "bench.json").write_text(json.dumps({"COIN": {"s1": long, "s2": short}}))
+    fwm, out = str(run / "run" / "export" / "last" / "fwm"), tmp_path / "out.jsonl"
+    assert main(["world-prediction", str(tmp_path / "bench.json"), fwm, str(out)]) == 0
+    assert "5 predictions of 2 samples" in capsys.readouterr().out
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["split"] for line in lines] == ["COIN/turn 1"] * 2 + ["COIN/turn 2"] * 2 + ["COIN/turn 3"]
+    image = {(line["sample"], line["split"][-1]): line for line in lines}
+    fed_back = (tmp_path / image["s1", "2"]["state"]).read_bytes()
+    assert fed_back == (tmp_path / image["s1", "1"]["prediction"]).read_bytes()
+    assert main(["score", "images", str(out)]) == 1
+    assert "only a judge can score it" in capsys.readouterr().err
+    server = Server([said('{"score": 3, "reason": "hardly"}')])
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    judge = {"base_url": f"http://127.0.0.1:{server.server_port}", "model": "m", "cache": str(tmp_path / "judge.sqlite")}
+    assert main(["score", "images", str(out), *(f"--judge.{name}={value}" for name, value in judge.items())]) == 0
+    server.shutdown()
+    server.server_close()
+    assert "| COIN/turn 3 | prediction | 1 | 3.00 | 3.00 |" in capsys.readouterr().out
 
 
 def test_an_export_stands_alone(run, tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def forecast(
             for number, (t, states) in enumerate(zip(part, drawn, strict=True), begin):
                 line: dict[str, object] = {"prediction": states[0], "reference": t.next_state, "state": t.state}
                 if isinstance(t.state, bytes):
-                    line = _as_files(inference.codec, line, pictures, number)
+                    line = as_files(inference.codec, line, pictures, number)
                 line |= {"split": split if by == "split" else t.episode.partition("/")[0]}
                 line |= {"action": t.action, "episode": t.episode, "step": t.step}
                 handle.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -82,15 +82,23 @@ def forecast(
     print(f"{len(rows)} predictions in {out}")
 
 
-def _as_files(codec: Codec, images: Mapping[str, Any], folder: Path, number: int) -> dict[str, object]:
-    """Writes images as PNG files; their paths, relative to the folder's own place."""
+def as_files(codec: Codec, images: Mapping[str, Any], folder: Path, number: int) -> dict[str, object]:
+    """Writes images, token images among them, as PNG files.
+
+    Args:
+        codec: makes pictures of token images.
+        images: by name.
+        folder: where to; made if missing.
+        number: of the row.
+
+    Returns:
+        Paths by name, relative to the place of the folder.
+    """
     folder.mkdir(exist_ok=True)
     paths: dict[str, object] = {}
     for name, image in images.items():
         file = folder / f"{number:06d}-{name}.png"
-        rendered = codec.render(image) if name == "prediction" else to_png(pixels(image, None))
-        assert isinstance(rendered, bytes)
-        file.write_bytes(rendered)
+        file.write_bytes(to_png(pixels(codec.render(image), None)))  # type: ignore[arg-type]  # images are bytes
         paths[name] = str(file.relative_to(folder.parent))
     return paths
 

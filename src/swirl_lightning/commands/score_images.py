@@ -44,7 +44,7 @@ class ImageRow:
     """One line of a file of predictions; images are paths, relative to the file."""
 
     prediction: bytes
-    reference: bytes
+    reference: bytes | None
     state: bytes | None
     split: str | None
     action: str | None
@@ -53,7 +53,7 @@ class ImageRow:
 
 
 def read_images(path: Path) -> list[ImageRow]:
-    """Lines with ``prediction``, ``reference`` and, in all or none, ``state``, ``split``, ``action``, captions.
+    """Lines with ``prediction`` and, in all or none, ``reference``, ``state``, ``split``, ``action``, captions.
 
     Raises:
         FileNotFoundError: if the file or an image that it names is not there; the message says which line.
@@ -62,7 +62,7 @@ def read_images(path: Path) -> list[ImageRow]:
     rows: list[ImageRow] = []
     given: list[str] = []
     for where, record in json_lines(path):
-        texts = {name: text_field(where, record, name, name in ("prediction", "reference")) for name in ImageRow.__slots__}
+        texts = {name: text_field(where, record, name, name == "prediction") for name in ImageRow.__slots__}
         names = [name for name, value in texts.items() if value is not None]
         given = given or names
         if names != given:
@@ -91,11 +91,14 @@ def score_images(file: Path, out: Path, clip: Path | None, judge: Judge | None) 
         The table, as Markdown, and what the judge did.
 
     Raises:
-        ValueError: if there is a judge but no row with state and action.
+        ValueError: if there is a judge but no row with state and action, or nothing to measure.
     """
     rows = read_images(file)
+    if rows[0].reference is None and judge is None:
+        raise ValueError(f"{file} holds no reference: only a judge can score it (--judge.base_url)")
     encoder = None if clip is None else ClipEncoder(clip)
-    whos = ("prediction", "copy") if rows[0].state is not None else ("prediction",)
+    copies = rows[0].state is not None and rows[0].reference is not None
+    whos = ("prediction", "copy") if copies else ("prediction",)
     values: dict[str, list[dict[str, float]]] = {who: [] for who in whos}
     with tqdm(total=len(rows) * len(whos), desc="score", unit="image") as bar:
         for who in whos:
@@ -118,13 +121,16 @@ def _drawn(row: ImageRow, who: str) -> bytes:
 
 
 def _measured(rows: Sequence[ImageRow], drawn: Sequence[bytes], clip: ClipEncoder | None) -> list[dict[str, float]]:
-    """Measures of each row; those that are not defined are left out."""
+    """Measures of each row; those that are not defined are left out, and all where there is no reference."""
+    references = [row.reference for row in rows if row.reference is not None]
+    if not references:
+        return [{} for _ in rows]
     measured: list[dict[str, float]] = []
-    for row, image in zip(rows, drawn, strict=True):
+    for reference, image in zip(references, drawn, strict=True):
         values = {}
         for name in ("psnr", "ssim"):
             metric = ImageSimilarity(name)
-            metric.update([image], [row.reference])
+            metric.update([image], [reference])
             values[name] = float(metric.compute())
         measured.append(values)
     if clip is not None:
@@ -132,7 +138,7 @@ def _measured(rows: Sequence[ImageRow], drawn: Sequence[bytes], clip: ClipEncode
             name: None if getattr(rows[0], field) is None else [getattr(row, field) for row in rows]
             for name, field in (("states", "state"), ("captions", "caption"), ("state_captions", "state_caption"))
         }
-        similarities = clip_similarities(clip, drawn, [row.reference for row in rows], **more)  # type: ignore[arg-type]
+        similarities = clip_similarities(clip, drawn, references, **more)  # type: ignore[arg-type]
         for name, cosines in similarities.items():
             for values, cosine in zip(measured, cosines.tolist(), strict=True):
                 values[name] = cosine
