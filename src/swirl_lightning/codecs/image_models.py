@@ -145,6 +145,28 @@ class JanusVQ(_TorchImageModel):
         return image
 
 
+class Emu3VQ(_TorchImageModel):
+    """``transformers.Emu3VQVAE``, Emu3's tokenizer of videos, here of single images.
+
+    Args:
+        network: ``transformers.Emu3VQVAE``. It takes images of any size; ``image_size`` in its ``config.json`` says which side
+            is used, 512 where it is not there.
+    """
+
+    def __init__(self, network: Any) -> None:
+        config = network.config
+        config.image_size = int(getattr(config, "image_size", 512))
+        super().__init__(network, config.image_size, int(config.codebook_size))
+
+    def _to_codes(self, images: Tensor) -> Tensor:
+        sizes = torch.tensor([[self.size, self.size]] * len(images))
+        return torch.stack(self.network.encode(images, sizes).image_tokens)
+
+    def _to_images(self, codes: Tensor) -> Tensor:
+        image: Tensor = self.network.decode(codes)
+        return image
+
+
 class Tiled:
     """An image model that gets each tile of an image as a little image of its own.
 
@@ -241,6 +263,8 @@ def _of_library(folder: str | Path, config: Mapping[str, Any]) -> ImageModel:
         return DiffusersVQ(require("diffusers", "visual").VQModel.from_pretrained(str(folder), use_safetensors=True))
     if config.get("model_type") == "janus_vqgan":
         return JanusVQ(require("transformers", "visual").JanusVQVAE.from_pretrained(str(folder), use_safetensors=True))
+    if config.get("model_type") == "emu3_vqgan":
+        return Emu3VQ(require("transformers", "visual").Emu3VQVAE.from_pretrained(str(folder), use_safetensors=True))
     kind = config.get("_class_name") or config.get("model_type")
     raise ValueError(f"{Path(folder) / 'config.json'}: {kind!r} is no image model known here")
 
