@@ -50,6 +50,50 @@ def test_pico_names_what_is_missing(pico):
         PicoBananaRecorder(pico, "other.jsonl")
 
 
+@pytest.fixture
+def turns(tmp_path):
+    """A multi-turn file of two records, three images each; the second record's are named by the last part of their URLs."""
+    (tmp_path / "nested" / "deep").mkdir(parents=True)
+    for i in range(3):
+        (tmp_path / "nested" / "deep" / f"{i}.png").write_bytes(picture(i))
+        (tmp_path / f"b {i}.png").write_bytes(picture(i + 4))
+    urls = [[f"https://host/nested/deep/{i}.png" for i in range(3)], [f"https://host/elsewhere/b%20{i}.png" for i in range(3)]]
+    prompts = ["first", "second"]
+    rows = [
+        {"files": [{"id": str(i), "url": u} for i, u in enumerate(us)], "metadata_edit_turn_prompts": prompts} for us in urls
+    ]
+    (tmp_path / "multi.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path, rows
+
+
+def test_pico_turns_become_steps_of_an_episode(turns):
+    root, _ = turns
+    recorder = PicoBananaRecorder(root, "multi.jsonl")
+    first, second = recorder.record()
+    assert [(t.state, t.next_state, t.action, t.step) for t in first] == [
+        (picture(0), picture(1), "first", 0),
+        (picture(1), picture(2), "second", 1),
+    ]
+    assert [t.state for t in second] == [picture(4), picture(5)]
+    assert first[0].episode != second[0].episode
+    assert recorder.manifest()["records"] == {"multi-turn": 2}
+
+
+def test_pico_turns_are_left_out_as_a_whole_or_named(turns):
+    root, rows = turns
+    (root / "b 2.png").unlink()
+    with pytest.raises(DataError, match=r"record 2: field '2': there is no file .*b 2\.png"):
+        list(PicoBananaRecorder(root, "multi.jsonl").record())
+    assert [len(episode) for episode in PicoBananaRecorder(root, "multi.jsonl", missing="skip").record()] == [2, 0]
+    for changes in ({"files": rows[0]["files"][:2]}, {"metadata_edit_turn_prompts": None}):
+        (root / "multi.jsonl").write_text(json.dumps(rows[0] | changes) + "\n")
+        with pytest.raises(DataError, match="record 1: files must hold one image more than"):
+            list(PicoBananaRecorder(root, "multi.jsonl").record())
+    (root / "multi.jsonl").write_text(json.dumps(rows[0] | {"files": ["a", "b", "c"]}) + "\n")
+    with pytest.raises(DataError, match="record 1, image 1: field 'url' must be text"):
+        list(PicoBananaRecorder(root, "multi.jsonl").record())
+
+
 def bytemorph(path, **changes):
     image = pa.array([{"bytes": picture(x), "path": None} for x in (0, 4)])
     columns = {
