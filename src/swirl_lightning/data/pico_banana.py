@@ -2,7 +2,7 @@
 
 ``swirl record pico_banana --out data/pico --env.root FOLDER --env.file sft.jsonl``. Records are JSON lines with
 ``local_input_image``, ``output_image`` (paths below the root), ``text`` and ``summarized_text``; the action is the summary.
-Records of the multi-turn file hold ``files [{id, url}]`` and ``metadata_edit_turn_prompts``: one image more than prompts, in order.
+Records of the multi-turn file hold ``files [{id, url}]`` and ``metadata_edit_turn_prompts``, one image more than prompts.
 """
 
 from __future__ import annotations
