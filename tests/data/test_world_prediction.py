@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("av")
-Image = pytest.importorskip("PIL.Image")
+pytest.importorskip("PIL")
 
-from swirl_lightning.data.formats import DataError  # noqa: E402
-from swirl_lightning.data.world_prediction import frame_at, read_plans  # noqa: E402
-from tests.data.test_video import write  # noqa: E402
+from PIL import Image
+
+from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.world_prediction import frame_at, read_plans
+from tests.data.test_video import write
 
 
 def segment(start, end, action, video="one.mp4"):

@@ -61,6 +61,7 @@ ENVIRONMENTS = {
     "aurora": Environment("swirl_lightning.data.aurora:AuroraRecorder", "AURORA's image edits and its benchmark"),
     "bytemorph": Environment("swirl_lightning.data.bytemorph:ByteMorphRecorder", "ByteMorph: five types of motion in images"),
     "bfcl": Environment("swirl_lightning.data.bfcl:BfclRecorder", "BFCL's simulated APIs: calls, wrong calls, answers"),
+    "crafter": Environment("swirl_lightning.data.crafter:CrafterRecorder", "Crafter's open world as pictures, random walks"),
     "doorkey": Environment("swirl_lightning.data.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
     "mind2web": Environment("swirl_lightning.data.mind2web:Mind2WebRecorder", "Mind2Web's released pages and actions"),
     "miniwob": Environment("swirl_lightning.data.miniwob:MiniWobRecorder", "MiniWoB++'s pages in a headless browser"),
@@ -69,7 +70,7 @@ ENVIRONMENTS = {
     ),
     "minigrid": Environment("swirl_lightning.data.minigrid:MiniGridRecorder", "MiniGrid grid worlds as compact text"),
     "pico_banana": Environment(
-        "swirl_lightning.data.pico_banana:PicoBananaRecorder", "PICO-BANANA-400K: single-turn image edits"
+        "swirl_lightning.data.pico_banana:PicoBananaRecorder", "PICO-BANANA-400K: image edits, in one or several turns"
     ),
     "scienceworld": Environment(
         "swirl_lightning.data.scienceworld:ScienceWorldRecorder", "ScienceWorld's rooms and science, gold paths and walks"
