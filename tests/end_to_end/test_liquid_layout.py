@@ -1,7 +1,10 @@
 """AURORA records through a small Gemma with Liquid's vocabulary layout: text, unused ids, 8,192 codes from id 256,000."""
 
 import json
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -17,6 +20,7 @@ from swirl_lightning.data import read_transitions
 from tests.visual import GRID, picture, tokenizer, vq_network
 
 FIRST, CODES = 256_000, 8192
+PAPER = Path(__file__).parents[2] / "configs" / "paper" / "visual.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +108,30 @@ def test_aurora_goes_through_a_swirl_iteration(folder):
     assert AutoModelForCausalLM.from_pretrained(exported).config.vocab_size == FIRST + CODES
     first = next(row for row in read_transitions(folder / "data") if row.episode.startswith("test/"))
     assert load_codec(exported).encode_state(first.state) == load_codec(folder / "model").encode_state(first.state)
+
+
+def test_the_papers_visual_configuration_runs_with_a_tiny_model(folder, monkeypatch, tmp_path):
+    """Everything as in the file but for the weights, the image's size and the number of steps; pairs come from a stream."""
+    monkeypatch.setenv("SWIRL_CACHE", str(folder / "cache"))
+    pairs = [
+        {"state": row.state, "next_state": row.next_state, "episode": f"clip {row.episode}"}
+        for row in read_transitions(folder / "data")
+    ]
+    pq.write_table(pa.Table.from_pylist(pairs), tmp_path / "clips.parquet")
+    short = {
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 1,
+        "trainer.enable_progress_bar": False,
+        "run_dir": tmp_path / "run",
+    }
+    short |= {"trainer.limit_train_batches": 1, "model.schedule.warmup_epochs": 1, "model.schedule.iterations": 1}
+    short |= {"model.world_model.base": folder / "model", "model.fwm.sampling.max_new_tokens": GRID**2 + 3}
+    short |= {"data.init_args.path": folder / "data", "data.init_args.stream": tmp_path / "clips.parquet"}
+    short |= {"data.init_args.batch_size": 1, "data.init_args.warmup_batch_size": 2, "data.init_args.max_test": 1}
+    short |= {"data.init_args.max_val": 1, "model.idm.sampling.max_new_tokens": 8}
+    options = [f"--{name}={value}" for name, value in short.items()]
+    assert main(["fit", "--config", str(PAPER), *options]) == 0
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert {sample["episode"].partition(" ")[0] for sample in samples} == {"clip"}
+    labels = [json.loads(line)["label"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(labels)) == ["warmup", "swirl-1-fwm", "swirl-1-idm"]
