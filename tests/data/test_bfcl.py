@@ -219,3 +219,51 @@ def test_sets_are_printed_in_one_order_whatever_the_process():
     ]
     assert said[0] == said[1]
     assert "{'business', 'economy', 'first'}" in said[0]
+
+
+def test_only_the_functions_asked_for_are_kept_the_others_are_executed():
+    whole, _ = record(6, perturbations=0)
+    (chosen, recorder) = record(6, perturbations=0, functions=["cd", "mv"])
+    wanted = [(t.state, t.action, t.next_state) for episode in whole for t in episode if t.action.startswith(("cd(", "mv("))]
+    assert [(t.state, t.action, t.next_state) for episode in chosen for t in episode] == wanted
+    assert recorder.manifest()["calls"]["left out: other functions"] == sum(map(len, whole)) - len(wanted) > 0
+
+
+def test_calls_that_the_next_state_does_not_tell_are_dropped_and_counted():
+    options = {"perturbations": 12, "apis": ["TravelAPI"], "kinds": ["value", "order"]}
+    kept, _ = record(None, **options)
+    told, recorder = record(None, **options, ambiguous="drop")
+    kept, told = ([t for episode in episodes for t in episode] for episodes in (kept, told))
+    assert 0 < len(told) == len(kept) - recorder.manifest()["calls"]["left out: ambiguous"]
+    assert {(t.episode, t.state, t.action, t.next_state) for t in told} < {
+        (t.episode, t.state, t.action, t.next_state) for t in kept
+    }
+    support = [t for t in kept if t.action.startswith("contact_customer_support(")]
+    assert support  # the answer is the same whatever the message
+    assert not any(t.action.startswith("contact_customer_support(") for t in told)
+    assert len({(t.episode, t.state, t.next_state) for t in told}) == len(told)
+    steps = [t.step for t in told if t.episode == told[0].episode]
+    assert steps == list(range(len(steps)))
+
+
+def test_fields_that_are_left_out_show_nowhere():
+    options = {"perturbations": 0, "apis": ["TradingBot"], "target": "full"}
+    plain, _ = record(None, **options)
+    short, _ = record(None, **options, left_out=["stocks", "account_info"])
+    for before, after in zip(plain, short, strict=True):
+        for one, other in zip(before, after, strict=True):
+            state, shown = json.loads(one.state)["state"], json.loads(other.state)["state"]
+            assert shown == {name: value for name, value in state.items() if name not in ("stocks", "account_info")}
+            assert (one.action, json.loads(one.next_state)["response"]) == (
+                other.action,
+                json.loads(other.next_state)["response"],
+            )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"functions": ["no_such_call"]}, {"functions": []}, {"left_out": ["no_such_field"]}],
+)
+def test_names_that_nothing_has_are_refused(options):
+    with pytest.raises(ValueError, match="bfcl: "):
+        record(3, **options)

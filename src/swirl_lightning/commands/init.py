@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import auto_cli
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from swirl_lightning.codecs import TextCodec
@@ -16,15 +16,20 @@ from swirl_lightning.codecs.image_models import load_image_model
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.types import Transition, UnlabelledPair
 
+_BETWEEN_FIELDS = r"""\s*['"{}\[\]:,()=/\n]['"{}\[\]:,()=/\s]*"""
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
 
-def train_tokenizer(rows: Sequence[Transition | UnlabelledPair], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    rows: Sequence[Transition | UnlabelledPair], vocab_size: int, pieces: Literal["words", "fields"] = "words"
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of the recorded text: lossless, with begin, end and padding tokens.
 
     Args:
         rows: transitions whose text it is trained on.
         vocab_size: most tokens; at least the 256 bytes and the three special tokens.
+        pieces: what a token never crosses the borders of: words, as in GPT-2, or the fields of JSON and of calls, so that a
+            name, a number or a whole message between quotes may be one token.
 
     Returns:
         The tokenizer.
@@ -45,6 +50,9 @@ def train_tokenizer(rows: Sequence[Transition | UnlabelledPair], vocab_size: int
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if pieces == "fields":
+        split = pre_tokenizers.Split(Regex(_BETWEEN_FIELDS), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -68,6 +76,7 @@ def init(
     intermediate_size: int | None = None,
     max_positions: int = 1024,
     vocab_size: int = 512,
+    pieces: Literal["words", "fields"] = "words",
     codec: Path | None = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
@@ -83,6 +92,7 @@ def init(
         intermediate_size: width of the MLP; default: three times the hidden size.
         max_positions: longest sequence.
         vocab_size: most tokens of the tokenizer.
+        pieces: tokens within ``words``, or within ``fields`` of JSON and of calls: shorter texts, for tools.
         codec: folder of an image codec (`swirl codec`), where states are images; copied into the model folder.
         extra: further fields of the model configuration.
     """
@@ -91,7 +101,7 @@ def init(
         raise ValueError(
             f"{data} holds images: give --codec, the folder of an image codec" if codec is None else f"{data} holds no images"
         )
-    tokenizer = train_tokenizer(rows, vocab_size)
+    tokenizer = train_tokenizer(rows, vocab_size, pieces)
     speech = TextCodec(tokenizer) if codec is None else image_codec(tokenizer, load_image_model(codec))
     fields: dict[str, Any] = {
         "vocab_size": speech.vocab_size,

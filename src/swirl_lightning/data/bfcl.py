@@ -24,7 +24,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -46,6 +46,7 @@ Set = Literal["base", "miss_func", "miss_param", "long_context"]
 Kind = Literal["missing", "type", "value", "order"]
 SETS: tuple[Set, ...] = get_args(Set)
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_TRIED = 3  # other values of an argument, to see whether the next state tells it
 _Values = Mapping[tuple[str, str], Sequence[Any]]  # function and argument to its values in any dialogue
 _SET = re.compile(r"\{('[^'{}]*'(?:, '[^'{}]*')*)\}")  # printed sets: their order differs from one process to the next
 _SIMULATORS = "bfcl_eval.eval_checker.multi_turn_eval.func_source_code"
@@ -70,21 +71,31 @@ class BfclRecorder:
     Attributes:
         sets: which multi-turn sets. ``long_context`` fills its scenarios with text: states of up to 20,000 characters.
         apis: calls of which APIs become transitions; others are executed all the same.
+        functions: likewise, calls of which functions; None for all.
         perturbations: calls beside every reference call, shared among the kinds.
         kinds: ``missing`` leaves a required argument out, ``type`` gives one another type, ``value`` another value of its type
             (out of the same function's calls in any dialogue, or out of this dialogue and state), ``order`` makes another call
             of the dialogue now.
+        left_out: fields of the APIs' states that are not shown, neither before nor after, e.g. a long table that never changes.
         target: the next state is the answer with the fields that it changed (``changes``), or with the whole state (``full``;
             then a state holds the answer to the call before).
+        ambiguous: ``drop`` leaves out, and counts, the calls that state and next state do not tell: another recorded call of
+            the scenario shares both, or another value of one argument was tried and gave the same next state.
+        errors: ``drop`` leaves out, and counts, the calls that are answered with an error. Errors name arguments: a policy that
+            is paid for letting its judge name the call (Phase I) learns to answer with them where there are any.
         docs: the documentation of the called function is the context, as in MirrorAPI; otherwise the API's name is.
         seed: of the perturbations.
     """
 
     sets: Sequence[Set] = SETS
     apis: Sequence[str] = tuple(APIS)
+    functions: Sequence[str] | None = None
     perturbations: int = 16
     kinds: Sequence[Kind] = KINDS
+    left_out: Sequence[str] = ()
     target: Literal["changes", "full"] = "changes"
+    ambiguous: Literal["keep", "drop"] = "keep"
+    errors: Literal["keep", "drop"] = "keep"
     docs: bool = True
     seed: int = 0
     counts: Counter[str] = field(default_factory=Counter, init=False)
@@ -98,6 +109,8 @@ class BfclRecorder:
         for name, chosen, known in (("sets", self.sets, SETS), ("apis", self.apis, APIS), ("kinds", self.kinds, KINDS)):
             if not chosen or set(chosen) - set(known):
                 raise ValueError(f"bfcl: {name} must be some of {', '.join(known)}, got {list(chosen)}")
+        if self.functions is not None and not self.functions:
+            raise ValueError("bfcl: functions is empty; name some, or null for all")
         if self.perturbations < 0:
             raise ValueError(f"bfcl: perturbations must be >= 0, got {self.perturbations}")
 
@@ -107,8 +120,9 @@ class BfclRecorder:
 
     def manifest(self) -> dict[str, Any]:
         """Simulator, options and counts."""
-        options = {name: getattr(self, name) for name in ("perturbations", "target", "docs", "seed")}
-        lists = {name: list(getattr(self, name)) for name in ("sets", "apis", "kinds")}
+        options = {name: getattr(self, name) for name in ("functions", "perturbations", "target", "ambiguous", "errors")}
+        options |= {"docs": self.docs, "seed": self.seed}
+        lists = {name: list(getattr(self, name)) for name in ("sets", "apis", "kinds", "left_out")}
         return {
             "simulator": "bfcl-eval",
             "version": version("bfcl-eval"),
@@ -127,15 +141,36 @@ class BfclRecorder:
         docs = _documentation() if self.docs else {}
         self.counts = Counter()
         scenarios = {number: [_Dialogue(row, simulators) for row in rows] for number, rows in self._dialogues().items()}
+        every = [dialogue for dialogues in scenarios.values() for dialogue in dialogues]
+        self._check_names(every)
         values: dict[tuple[str, str], list[Any]] = {}
-        for call in (call for dialogues in scenarios.values() for dialogue in dialogues for call in dialogue.calls):
+        for call in (call for dialogue in every for call in dialogue.calls):
             for name, value in call.arguments.items():
                 values.setdefault((call.function, name), []).append(value)
         for number, dialogues in scenarios.items():
             episode = _Episode(f"bfcl/{number}", self, docs, values)
             for dialogue in dialogues:
                 episode.play(dialogue)
-            yield episode.transitions
+            yield self._known(episode.transitions) if self.ambiguous == "drop" else episode.transitions
+
+    def _check_names(self, dialogues: Sequence[_Dialogue]) -> None:
+        """Refuses names that no simulator has.
+
+        Raises:
+            ValueError: naming the option and the names.
+        """
+        functions = {name for dialogue in dialogues for name in dialogue.api_of}
+        fields = {name for dialogue in dialogues for instance in dialogue.instances.values() for name in state_of(instance)}
+        for option, chosen, known in (("functions", self.functions, functions), ("left_out", self.left_out, fields)):
+            if unknown := set(chosen or ()) - known:
+                raise ValueError(f"bfcl: {option}: no simulator has {sorted(unknown)}; there are {', '.join(sorted(known))}")
+
+    def _known(self, transitions: Sequence[Transition]) -> list[Transition]:
+        """The transitions whose call no other one shares state and next state with, numbered anew."""
+        shared = Counter((t.state, t.next_state) for t in transitions)
+        kept = [t for t in transitions if shared[t.state, t.next_state] == 1]
+        self.counts["left out: ambiguous"] += len(transitions) - len(kept)
+        return [replace(t, step=step) for step, t in enumerate(kept)]
 
     def _dialogues(self) -> dict[int, list[dict[str, Any]]]:
         """Number of a scenario to its dialogues in the sets, each with the reference calls in ``calls``."""
@@ -196,6 +231,7 @@ class _Episode:
     def __init__(self, name: str, options: BfclRecorder, docs: Mapping[tuple[str, str], str], values: _Values) -> None:
         self.name, self.options, self.docs, self.values = name, options, docs, values
         self.rng = random.Random(f"{options.seed}/{name}")
+        self.draws = random.Random(f"{options.seed}/{name}/told")  # of values tried only
         self.transitions: list[Transition] = []
         self._seen: set[tuple[str, str]] = set()  # state and call
 
@@ -216,11 +252,33 @@ class _Episode:
                     if self._wanted(other, moment):
                         self._execute(copy.deepcopy(moment.instances[other.api]), other, kind, moment)
 
+    def _told(self, call: Call, moment: _Moment, next_state: str) -> bool:
+        """Whether other values of each argument that were tried give other next states."""
+        for name, value in call.arguments.items():
+            others = [x for x in self.values.get((call.function, name), ()) if type(x) is type(value) and x != value]
+            for other in self.draws.sample(others, min(_TRIED, len(others))):
+                instance = copy.deepcopy(moment.instances[call.api])
+                answer = answer_of(instance, call._replace(arguments={**call.arguments, name: other}))
+                try:
+                    if self._next_state(answer, instance, call.api, moment) == next_state:
+                        return False
+                except RecursionError:  # a state without end is another one
+                    continue
+        return True
+
+    def _next_state(self, answer: Mapping[str, Any], instance: Any, api: str, moment: _Moment) -> str:
+        after = self._state(instance)
+        whole = self.options.target == "full"
+        return _json({**answer, "state": after} if whole else {**answer, **changes(moment.states[api], after)})
+
     def _moment(self, dialogue: _Dialogue, last: Mapping[str, Mapping[str, Any]]) -> _Moment:
-        states = {api: state_of(instance) for api, instance in dialogue.instances.items()}
+        states = {api: self._state(instance) for api, instance in dialogue.instances.items()}
         whole = self.options.target == "full"
         texts = {api: _json({**last[api], "state": state} if whole else state) for api, state in states.items()}
         return _Moment(copy.deepcopy(dialogue.instances), states, texts)
+
+    def _state(self, instance: Any) -> dict[str, Any]:
+        return {name: value for name, value in state_of(instance).items() if name not in self.options.left_out}
 
     def _perturb(self, kind: str, call: Call, dialogue: _Dialogue, moment: _Moment) -> Call | None:
         return perturb(kind, call, dialogue, moment.states[call.api], self.values, self.rng)
@@ -228,6 +286,8 @@ class _Episode:
     def _wanted(self, call: Call, moment: _Moment) -> bool:
         if call.api not in self.options.apis:
             self.options.counts["left out: other APIs"] += 1
+        elif self.options.functions is not None and call.function not in self.options.functions:
+            self.options.counts["left out: other functions"] += 1
         elif (moment.texts[call.api], str(call)) in self._seen:
             self.options.counts["left out: repeated"] += 1
         else:
@@ -239,15 +299,19 @@ class _Episode:
         counts, before = self.options.counts, moment.states[call.api]
         answer = answer_of(instance, call)
         try:
-            after = state_of(instance)
+            after, next_state = self._state(instance), self._next_state(answer, instance, call.api, moment)
         except RecursionError:  # the simulator lets a directory be moved into itself
             counts["left out: endless state"] += 1
             return answer
         if kind == "reference" and not self._wanted(call, moment):
             return answer
         self._seen.add((moment.texts[call.api], str(call)))
-        whole = self.options.target == "full"
-        next_state = _json({**answer, "state": after} if whole else {**answer, **changes(before, after)})
+        if self.options.errors == "drop" and answer["error"]:
+            counts["left out: errors"] += 1
+            return answer
+        if self.options.ambiguous == "drop" and not self._told(call, moment, next_state):
+            counts["left out: ambiguous"] += 1
+            return answer
         context = self.docs.get((call.api, call.function), call.api)
         step = len(self.transitions)
         self.transitions.append(

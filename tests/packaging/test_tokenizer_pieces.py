@@ -1,0 +1,28 @@
+"""What the tokens of ``swirl init`` may span."""
+
+import pytest
+
+from swirl_lightning.commands.init import train_tokenizer
+from swirl_lightning.types import Transition
+
+NAMES = ["final_report.pdf", "notes of monday", "42.50", "größe\tß"]
+ROWS = [
+    Transition(f'{{"root": {{"{name}": "x"}}}}', f'{{"error": "cat: \'{name}\': No such file"}}', f"cat(file_name={name!r})")
+    for name in NAMES
+] * 4
+
+
+@pytest.mark.parametrize("pieces", ["words", "fields"])
+def test_every_text_comes_back_as_it_was(pieces):
+    tokenizer = train_tokenizer(ROWS, 400, pieces)
+    for text in [*(t for row in ROWS for t in (row.state, row.next_state, row.action)), "unseen: ☃ {'a' : [1, 2]}\n "]:
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_name_between_quotes_is_one_token_wherever_it_stands():
+    fields, words = (train_tokenizer(ROWS, 600, pieces) for pieces in ("fields", "words"))
+    for row, name in zip(ROWS, NAMES[:3], strict=False):
+        assert len(fields(name)["input_ids"]) == 1
+        for text in (row.state, row.next_state, row.action):
+            assert fields(name)["input_ids"][0] in fields(text)["input_ids"]
+            assert len(fields(text)["input_ids"]) < len(words(text)["input_ids"])
