@@ -29,6 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from swirl_lightning.data.bfcl_calls import KINDS, Call, Kind, Values, perturb
 from swirl_lightning.data.bfcl_state import changes, render, state_of
 from swirl_lightning.types import Transition
 
@@ -43,25 +44,10 @@ APIS = {  # class: module of the simulator, file of its documentation
     "VehicleControlAPI": "vehicle_control",
 }
 Set = Literal["base", "miss_func", "miss_param", "long_context"]
-Kind = Literal["missing", "type", "value", "order"]
 SETS: tuple[Set, ...] = get_args(Set)
-KINDS: tuple[Kind, ...] = get_args(Kind)
 _TRIED = 3  # other values of an argument, to see whether the next state tells it
-_Values = Mapping[tuple[str, str], Sequence[Any]]  # function and argument to its values in any dialogue
 _SET = re.compile(r"\{('[^'{}]*'(?:, '[^'{}]*')*)\}")  # printed sets: their order differs from one process to the next
 _SIMULATORS = "bfcl_eval.eval_checker.multi_turn_eval.func_source_code"
-
-
-class Call(NamedTuple):
-    """A call of an API's function, with its arguments by name."""
-
-    api: str
-    function: str
-    arguments: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        """As it is written in Python."""
-        return f"{self.function}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
 
 
 @dataclass
@@ -228,7 +214,7 @@ class _Moment(NamedTuple):
 class _Episode:
     """Collects the transitions of a scenario."""
 
-    def __init__(self, name: str, options: BfclRecorder, docs: Mapping[tuple[str, str], str], values: _Values) -> None:
+    def __init__(self, name: str, options: BfclRecorder, docs: Mapping[tuple[str, str], str], values: Values) -> None:
         self.name, self.options, self.docs, self.values = name, options, docs, values
         self.rng = random.Random(f"{options.seed}/{name}")
         self.draws = random.Random(f"{options.seed}/{name}/told")  # of values tried only
@@ -320,65 +306,6 @@ class _Episode:
         counts.update([kind, call.api, "answers with an error" if answer["error"] else "answers without an error"])
         counts["state changed"] += before != after
         return answer
-
-
-def perturb(
-    kind: str, call: Call, dialogue: _Dialogue, state: Mapping[str, Any], elsewhere: _Values, rng: random.Random
-) -> Call | None:
-    """A wrong or other call in place of a reference call; None where the kind does not apply.
-
-    Args:
-        kind: one of ``KINDS``.
-        call: the reference call.
-        dialogue: what else is called in it.
-        state: of the call's API.
-        elsewhere: function and argument to the values that it has in any dialogue.
-        rng: draws.
-    """
-    if kind == "order":
-        return rng.choice(dialogue.calls)
-    arguments = dict(call.arguments)
-    if not arguments:
-        return None
-    if kind == "missing":
-        parameters = dialogue.parameters[call.function]
-        required = [name for name in arguments if name in parameters and parameters[name].default is inspect.Parameter.empty]
-        if not required:
-            return None
-        del arguments[rng.choice(required)]
-        return call._replace(arguments=arguments)
-    name = rng.choice(list(arguments))
-    value = arguments[name]
-    if kind == "type":
-        arguments[name] = rng.choice(_other_types(value))
-    else:
-        here = [x for other in dialogue.calls for x in other.arguments.values()]
-        here += [x for item in state.values() for x in _scalars(item)]
-        known = rng.choice((here, elsewhere.get((call.function, name), here)))
-        choices = [x for x in known if type(x) is type(value) and x != value]
-        if not choices:
-            return None
-        arguments[name] = rng.choice(choices)
-    return call._replace(arguments=arguments)
-
-
-def _other_types(value: Any) -> list[Any]:
-    if isinstance(value, bool):
-        return [str(value).lower(), int(value)]
-    if isinstance(value, (int, float)):
-        return [str(value), [value], None]
-    if isinstance(value, str):
-        return [len(value), [value], None]
-    return [str(value), len(value) if hasattr(value, "__len__") else 0, None]
-
-
-def _scalars(value: Any) -> list[Any]:
-    """Keys and short values of a state, from which another argument may come."""
-    if isinstance(value, dict):
-        return [x for key, item in value.items() for x in (key, *_scalars(item))]
-    if isinstance(value, list):
-        return [x for item in value for x in _scalars(item)]
-    return [] if isinstance(value, str) and len(value) > 80 else [value]
 
 
 def answer_of(instance: Any, call: Call) -> dict[str, Any]:
