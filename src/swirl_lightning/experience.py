@@ -64,8 +64,7 @@ def collect(
         NonFiniteRewardError: if a reward is not finite and ``skip_nonfinite`` is off.
     """
     builder = inference.prompts
-    seconds: dict[str, float] = {}
-    clock = time.perf_counter()
+    seconds, clock = dict[str, float](), time.perf_counter()
     wordings = [{r: builder.wording_of(pair, r, epoch) for r in Role} for pair in pairs]
     actions: list[str] = []
     latent_logprob: Tensor | None = None
@@ -85,15 +84,14 @@ def collect(
     clock = _lap(seconds, "old", clock)
 
     scores = inference.score_rows(role.opposite, _judge_rows(inference, role, pairs, actions, samples, wordings))
-    rewards, clamped = sequence_reward(scores, reduce=settings.reward, clamp_min=settings.reward_floor)
-    shape = trajectory.completions.shape[:2]
-    rewards, clamped = rewards.view(shape), clamped.view(shape)  # [B, G]
+    shape = trajectory.completions.shape[:2]  # B, G
+    flat = sequence_reward(scores, reduce=settings.reward, clamp_min=settings.reward_floor)
+    rewards, clamped = (values.view(shape) for values in flat)
     skipped = ~torch.isfinite(rewards)
-    if bool(skipped.any()):
-        if not skip_nonfinite:
-            b, k = (int(i) for i in skipped.nonzero()[0])
-            raise NonFiniteRewardError(_sample(role, pairs[b], actions[b : b + 1], samples[b][k], float(rewards[b, k])))
-        rewards = _fill_with_group_mean(rewards, skipped)
+    if bool(skipped.any()) and not skip_nonfinite:
+        b, k = (int(i) for i in skipped.nonzero()[0])
+        raise NonFiniteRewardError(_sample(role, pairs[b], actions[b : b + 1], samples[b][k], float(rewards[b, k])))
+    rewards = _fill_with_group_mean(rewards, skipped)
     advantages, zero_spread = group_advantages(rewards, normalise=settings.advantage)
     _lap(seconds, "reward", clock)
     return Experience(
