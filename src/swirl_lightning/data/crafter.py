@@ -6,6 +6,7 @@ Much of what a picture shows does not depend on the action: creatures walk by ch
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -72,6 +73,7 @@ class CrafterRecorder:
         kept: list[Transition] = []
         names = list(env.action_names)
         moves, before = [action for action in names if action.startswith("move_")], env.reset()
+        _put_in_order(env._world)
         for step in range(self.max_steps):
             chance = rng.random()
             action = rng.choice(names[1:]) if chance < 0.1 else "do" if rng.random() < self.act else rng.choice(moves)
@@ -86,3 +88,21 @@ class CrafterRecorder:
             if ended:
                 break
         return kept
+
+
+class _Ordered(dict[Any, None]):
+    """A set in the order of insertion."""
+
+    def add(self, item: Any) -> None:
+        self[item] = None
+
+    def remove(self, item: Any) -> None:
+        del self[item]
+
+
+def _put_in_order(world: Any) -> None:
+    """Crafter draws creatures out of sets, which are in the order of memory addresses: this leaves those draws to the seed."""
+    chunks: defaultdict[Any, _Ordered] = defaultdict(_Ordered)
+    for thing in world.objects:
+        chunks[world.chunk_key(thing.pos)].add(thing)
+    world._chunks = chunks
