@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -104,7 +105,9 @@ class VideoRecorder:
         if self.workers == 1:
             yield from map(self._take, map(_pairs_of, jobs))
             return
-        with ProcessPoolExecutor(self.workers) as pool:
+        # not forked: a child of a process whose OpenMP threads run waits for ever for threads that it does not have
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield from map(self._take, pool.map(_pairs_of, jobs))
 
     def _take(self, result: tuple[list[UnlabelledPair], dict[str, int], str | None]) -> list[UnlabelledPair]:
