@@ -112,6 +112,35 @@ def test_no_ops_are_dropped_and_pages_cut(some):
     assert all(len(re.findall(r"\w+|[^\w\s]", t.state.replace(CUT, ""))) <= 60 for t in rows)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ('<p> <input id="a"> X </p>', '<p> <input id="a" checked> X </p>', '<input id="a" checked> X'),
+        ("<p> a </p>", "<p> a </p>", "no change"),
+        ("<p> a </p>", "<p> a </p> <ul> <li> b </li> </ul>", "<ul> <li> b </li> </ul>"),
+        ("<p> a </p> <ul> <li> b </li> </ul>", "<p> a </p>", "- <ul> - <li> b - </li> - </ul>"),
+        ('<b backend_node_id="1"> a </b>', '<b backend_node_id="2"> a </b>', "no change"),
+        ("", "text without a tag", "text without a tag"),
+    ],
+)
+def test_changes_of_a_page(before, after, changes):
+    assert miniwob.page_changes(before, after) == changes
+
+
+@needs_pages
+def test_the_next_state_may_be_what_changes(some):
+    tasks = ["click-checkboxes", "choose-list"]
+    rows, recorder = transitions(tasks=tasks, target="changes")
+    whole = [t for t in some[0] if t.episode.split("/")[0] in tasks]
+    assert recorder.manifest()["target"] == "changes"
+    assert [(t.state, t.action) for t in rows] == [(t.state, t.action) for t in whole]
+    for short, long in zip(rows, whole, strict=True):
+        assert (short.next_state == "no change") == (long.state == long.next_state)
+        if short.next_state != "no change":
+            assert all(part in long.next_state for part in re.findall(r"<[^>]*>[^<]*", short.next_state))
+            assert short.next_state not in long.state
+
+
 @needs_pages
 def test_record_command(tmp_path, capsys):
     options = ["--env.tasks", "[enter-text]", "--env.train", "2", "--env.val", "1", "--env.test", "1"]

@@ -26,3 +26,16 @@ def test_a_name_between_quotes_is_one_token_wherever_it_stands():
         for text in (row.state, row.next_state, row.action):
             assert fields(name)["input_ids"][0] in fields(text)["input_ids"]
             assert len(fields(text)["input_ids"]) < len(words(text)["input_ids"])
+
+
+def test_what_a_tag_holds_and_an_action_says_are_the_same_tokens():
+    rows = [
+        Transition(f"<b> {name} </b>", f'<i value="{name}"> {name}', f"[b] {name} -> TYPE: {name}") for name in ["ann", "bob"]
+    ]
+    fields = train_tokenizer(rows * 4, 400, "fields")
+    for name in ("ann", "bob"):
+        one = fields(name)["input_ids"]
+        assert len(one) == 1
+        for text, count in ((f"<b> {name} </b>", 1), (f'<i value="{name}"> {name}', 2), (f"[b] {name} -> TYPE: {name}", 2)):
+            assert fields(text)["input_ids"].count(one[0]) == count
+            assert fields.decode(fields(text)["input_ids"]) == text

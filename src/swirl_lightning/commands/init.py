@@ -16,7 +16,7 @@ from swirl_lightning.codecs.image_models import load_image_model
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.types import Transition, UnlabelledPair
 
-_BETWEEN_FIELDS = r"""\s*['"{}\[\]:,()=/\n]['"{}\[\]:,()=/\s]*"""
+_BETWEEN_FIELDS = r"""\s*(?:->|['"{}\[\]<>:,()=/\n])(?:->|['"{}\[\]<>:,()=/\s])*"""
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
 
@@ -28,8 +28,8 @@ def train_tokenizer(
     Args:
         rows: transitions whose text it is trained on.
         vocab_size: most tokens; at least the 256 bytes and the three special tokens.
-        pieces: what a token never crosses the borders of: words, as in GPT-2, or the fields of JSON and of calls, so that a
-            name, a number or a whole message between quotes may be one token.
+        pieces: what a token never crosses the borders of: words, as in GPT-2, or the fields of JSON, of calls and of
+            tags, so that a name, a number or a whole message between quotes may be one token.
 
     Returns:
         The tokenizer.
@@ -92,7 +92,7 @@ def init(
         intermediate_size: width of the MLP; default: three times the hidden size.
         max_positions: longest sequence.
         vocab_size: most tokens of the tokenizer.
-        pieces: tokens within ``words``, or within ``fields`` of JSON and of calls: shorter texts, for tools.
+        pieces: tokens within ``words``, or within ``fields`` of JSON, of calls and of tags: shorter texts, for tools and pages.
         codec: folder of an image codec (`swirl codec`), where states are images; copied into the model folder.
         extra: further fields of the model configuration.
     """

@@ -22,7 +22,7 @@ from swirl_lightning.types import Transition
 CUT = "<!-- cut -->"
 _PIECE = re.compile(r"<[^>]*>|[^<]+|<")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_NODE_ID = re.compile(r'\s*\bbackend_node_id="[^"]*"')
+NODE_ID = re.compile(r'\s*\bbackend_node_id="[^"]*"')
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 _SPACE = re.compile(r"\s+")
 _LONGEST = 32  # characters of a token, at most, when a page is searched for its neighbourhood
@@ -172,7 +172,7 @@ def cut_page(page: str, node: str | None, budget: int) -> tuple[str, int]:
     while (open_left := i > 0) | (open_right := j < len(right)):
         take_right = open_right and (j <= len(left) - i or not open_left)
         piece = right[j] if take_right else left[i - 1]
-        shown = clean(_NODE_ID.sub("", piece))
+        shown = clean(NODE_ID.sub("", piece))
         if (size := sum(1 for _ in _TOKEN.finditer(shown))) > room:
             if not kept_right and take_right:  # the element itself is longer than the budget
                 kept_right.append(shown[: budget * 4])

@@ -11,6 +11,10 @@ and animations have run for half a second of the page's time. The task is the co
 What would give the action away without being its effect is not in a page: MiniWoB's own marks on elements (``data-*``),
 classes and attributes of focus, hover and a pressed button, the cursor, the timer, the reward. The task is not in the page
 either. A page longer than ``page_tokens`` is cut around the acted-on element, as in Mind2Web, and so is the page after it.
+With ``target: changes`` the next state is what is new in the page, and ``- `` with what is gone::
+
+    <input id="ch0" type="checkbox" checked> KUmEgOZ
+
 Chance, clock, time zone and timers are seeded or simulated: the same options give the same transitions.
 """
 
@@ -23,13 +27,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from swirl_lightning.data.browser import Browser
 from swirl_lightning.data.jobs import JobRecorder, JobResult
-from swirl_lightning.data.mind2web import clean, cut_page
+from swirl_lightning.data.mind2web import NODE_ID, clean, cut_page
 from swirl_lightning.data.simulators import SimulatorError, run_side_by_side
 from swirl_lightning.types import Transition
 
@@ -43,6 +48,7 @@ NOT_PLAYED = re.compile(  # drags, drawings and moving targets: clicks, words an
 ENDS = re.compile(r"\b(submit|ok|done|login|log in|send|close|book|order)\b", re.IGNORECASE)
 WORDS = ("apple", "blue", "cat", "delta", "echo", "forest", "green", "hotel", "7", "42", "10/12/2016")
 SETTLE_MS = 500  # of the page's time
+_UNIT = re.compile(r"<[^>]*>[^<]*|[^<]+")  # a tag with the text behind it
 
 
 @dataclass
@@ -59,6 +65,7 @@ class MiniWobRecorder(JobRecorder):
         test: the same for the test.
         steps: most actions of an episode.
         page_tokens: tokens (words and punctuation marks) of a page that are kept around the acted-on element.
+        target: what the next state is: the whole ``page``, or its ``changes``, each a tag with the text behind it.
         no_ops: actions after which the page reads as before: ``keep`` or ``drop``; counted in the manifest in any case.
         seed: of the actions.
         workers: browsers side by side.
@@ -71,6 +78,7 @@ class MiniWobRecorder(JobRecorder):
     test: int = 5
     steps: int = 6
     page_tokens: int = 1500
+    target: Literal["page", "changes"] = "page"
     no_ops: Literal["keep", "drop"] = "keep"
     seed: int = 0
     workers: int = 2
@@ -145,6 +153,25 @@ def pages_folder() -> Path:
     if found is None or found.origin is None:
         raise ImportError('miniwob is not installed: pip install "swirl-lightning[miniwob]"')
     return Path(found.origin).parent / "html" / "miniwob"
+
+
+def page_changes(before: str, after: str) -> str:
+    """What a page has that the one before did not have, in its order, and after ``- `` what is gone.
+
+    Args:
+        before: HTML with ``backend_node_id`` attributes, which are not compared.
+        after: HTML of the same page later.
+
+    Returns:
+        Tags with the text behind them; an element that changed shows as it is now. ``no change`` if there is none.
+    """
+    old, new = ([clean(NODE_ID.sub("", unit)) for unit in _UNIT.findall(page)] for page in (before, after))
+    changed: list[str] = []
+    for kind, i, end, j, stop in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind != "equal":
+            changed += [f"- {unit}" for unit in old[i:end]] if end - i != stop - j else []
+            changed += new[j:stop]
+    return " ".join(changed) or "no change"
 
 
 def _prepare(browser: Browser) -> None:
@@ -245,11 +272,15 @@ class _Episode:
         if same and self.recorder.no_ops == "drop":
             self.counts["no-op steps dropped"] += 1
             return
-        state, next_state = (self._cut(page, action["node"]) for page in (before, after))
+        state = self._cut(before, action["node"])
+        if self.recorder.target == "page":
+            next_state = self._cut(after, action["node"])
+        else:
+            next_state = self._cut(page_changes(before, after), None)
         phrase = clean(f"{action['phrase']} -> {action['op']}" + (f": {value}" if value else ""))
         self.kept.append(Transition(state, next_state, phrase, context=self.context, episode=self.job, step=step))
 
-    def _cut(self, page: str, node: str) -> str:
+    def _cut(self, page: str, node: str | None) -> str:
         text, left_out = cut_page(page, node, self.recorder.page_tokens)
         self.counts["pages cut"] += left_out > 0
         return text
