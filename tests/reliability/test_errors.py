@@ -48,6 +48,17 @@ def test_configuration_file_is_missing(complaint):
     assert "nowhere.yaml" in complaint(["fit", "--config", "nowhere.yaml"])
 
 
+@pytest.mark.parametrize(("content", "place"), [(b"model: [1,\n", "line 2"), (b"run_dir: \xff\n", "0xff")])
+@pytest.mark.parametrize("option", [["--config", "{}"], ["--config={}"]])
+def test_configuration_that_is_not_yaml(complaint, tmp_path, option, content, place):
+    file = tmp_path / "broken.yaml"
+    file.write_bytes(content)
+    for command in ("fit", "study"):
+        said = complaint([command, *(part.format(file) for part in option)])
+        assert f"{file} is not YAML: " in said
+        assert place in said
+
+
 def test_unknown_command(complaint):
     assert "fitt" in complaint(["fitt"])
 
