@@ -59,12 +59,13 @@ class PhaseFreezing(Callback):
                 parameter.requires_grad_(id(parameter) in trained)
 
     def _checksum(self, module: SwirlModule) -> float | None:
-        """Sum over the frozen role's parameters; None where no role is frozen (warm-up, shared weights)."""
+        """Sum of the frozen role's parameters' sizes; None where no role is frozen (warm-up, shared weights)."""
         if not self.verify or module.phase is Phase.WARMUP or module.world_model.config.storage == "shared":
             return None
         frozen = Role.IDM if module.phase is Phase.PSEUDO else Role(module.phase.value).opposite
         with torch.no_grad():
-            return float(sum(local_rows(p).double().abs().sum() for p in module.world_model.role_parameters(frozen)))
+            parts = (local_rows(p) for p in module.world_model.role_parameters(frozen))
+            return float(sum(torch.linalg.vector_norm(part, ord=1, dtype=torch.float64) for part in parts))  # makes no copy
 
 
 def _swirl(module: L.LightningModule) -> SwirlModule:
