@@ -69,7 +69,7 @@ class Paced(L.Callback):
         pl_module.inference.constraints = {**pl_module.inference.constraints, role: words}
         for model in pl_module.world_model.models.values():
             model.forward = self.clock.around(model.forward)
-        pl_module.manual_backward = self.clock.around(pl_module.manual_backward)
+        pl_module.losses = replace(pl_module.losses, backward=self.clock.around(pl_module.losses.backward))
         for optimizer in trainer.optimizers:
             optimizer.step = self.clock.around(optimizer.step)
 
