@@ -84,9 +84,8 @@ def collect(
     clock = _lap(seconds, "old", clock)
 
     scores = inference.score_rows(role.opposite, _judge_rows(inference, role, pairs, actions, samples, wordings))
-    shape = trajectory.completions.shape[:2]  # B, G
     flat = sequence_reward(scores, reduce=settings.reward, clamp_min=settings.reward_floor)
-    rewards, clamped = (values.view(shape) for values in flat)
+    rewards, clamped = (values.view(trajectory.completions.shape[:2]) for values in flat)  # [B, G]
     skipped = ~torch.isfinite(rewards)
     if bool(skipped.any()) and not skip_nonfinite:
         b, k = (int(i) for i in skipped.nonzero()[0])
@@ -105,7 +104,7 @@ def collect(
         advantages=advantages.masked_fill(skipped, 0.0),
         zero_spread=zero_spread,
         groups=groups,
-        judged=scores.logprobs.sum(-1).view(shape),
+        judged=scores.logprobs.sum(-1).view(rewards.shape),
         latent_logprob=latent_logprob,
         skipped=skipped,
         importance=importance,

@@ -1,12 +1,11 @@
 """The recorded world and the configuration writer of the end-to-end tests, and what a user sees of a failure."""
 
-import lightning.pytorch  # now: its log handler keeps the stderr of the moment, which under capfd is closed after the test
+import lightning.pytorch  # noqa: F401 - now: its log handler keeps the stderr of the moment, which under capfd is closed after the test
 import pytest
 
 from swirl_lightning.cli import main
 from tests.end_to_end.conftest import config, world
 
-assert lightning.pytorch
 __all__ = ["config", "world"]
 
 
