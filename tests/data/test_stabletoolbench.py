@@ -1,6 +1,7 @@
 """MirrorAPI files, in the released format, made by the test."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_files_that_cannot_be_read_are_named(released, tmp_path, capsys):
     assert "train_sft.json: malformed or cut off JSON" in capsys.readouterr().err
     train.write_text("{}")
     assert main(options) == 1
-    assert "must hold a JSON list of records, got dict" in capsys.readouterr().err
+    assert "must hold a JSON list of records, got an object" in capsys.readouterr().err
     (test / "ood.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"ood\.json does not exist"):
         list(StableToolBenchRecorder(test=test).record())
@@ -94,6 +95,17 @@ def test_files_that_cannot_be_read_are_named(released, tmp_path, capsys):
         StableToolBenchRecorder(test=test, test_splits=["ood_failed"])
     with pytest.raises(ValueError, match="name train"):
         StableToolBenchRecorder()
+
+
+def test_a_training_file_is_not_read_whole(tmp_path):
+    file = tmp_path / "train.json"
+    with file.open("w") as out:
+        out.write("[" + ", ".join(json.dumps(call(f"api{n % 50}", n, output=f"{n} " + "x" * 20_000)) for n in range(800)) + "]")
+    tracemalloc.start()
+    assert sum(len(episode) for episode in StableToolBenchRecorder(file).record()) == 800
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.25 * file.stat().st_size  # the calls themselves, and little more
 
 
 @pytest.fixture

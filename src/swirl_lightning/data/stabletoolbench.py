@@ -10,12 +10,12 @@ is both in the half that keeps its actions and in the half that loses them.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from swirl_lightning.data.environment import require
 from swirl_lightning.types import Transition
 
 TEST_SPLITS = ("id_high", "id_medium", "id_low", "ood", "ood_failure")
@@ -27,8 +27,8 @@ class StableToolBenchRecorder:
     """Reads MirrorAPI-Training and MirrorAPI-Bench files; nothing is run or downloaded.
 
     Attributes:
-        train: JSON file of ``MirrorAPI-Training``, e.g. ``train_sft.json``; it is read whole (the released one has 373 MB).
-            Validation episodes are drawn from it.
+        train: JSON file of ``MirrorAPI-Training``, e.g. ``train_sft.json`` (the released one has 373 MB), read one record at a
+            time; the calls stay in memory, since those of one API make an episode. Validation episodes are drawn from it.
         test: folder of ``MirrorAPI-Bench``, e.g. ``test_sft``, with a JSON file a split; all of it is test data.
         test_splits: which of its splits; the name begins the episode's (``id_low/...``).
         unusable: records without usable text: ``raise`` an error or ``drop`` them, counted in the manifest.
@@ -89,7 +89,7 @@ class StableToolBenchRecorder:
         if self.test is not None:
             files |= {name: self.test / f"{name}.json" for name in self.test_splits}
         for split, path in files.items():
-            for number, record in enumerate(_records(path), 1):
+            for number, record in _records(path):
                 try:
                     state, action, next_state = _call(record)
                 except ValueError as error:
@@ -101,23 +101,39 @@ class StableToolBenchRecorder:
                     continue
                 name = f"{split}/{hashlib.blake2b(state.encode(errors='replace'), digest_size=8).hexdigest()}"
                 episode = self._episodes.setdefault(name, [])
+                state = episode[0].state if episode else state  # one copy of the documentation for all calls
                 episode.append(Transition(state, next_state, action, episode=name, step=len(episode)))
                 self.kept[split] = self.kept.get(split, 0) + 1
 
 
-def _records(path: Path) -> list[Any]:
-    """The list that a released file holds."""
+def _records(path: Path) -> Iterator[tuple[int, Any]]:
+    """Records of a released file with their numbers from 1, read one at a time.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if the file is not a whole JSON list, or an empty one.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"stabletoolbench: {path} does not exist")
-    try:
-        records = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: malformed or cut off JSON ({error}); was it downloaded to the end?") from error
-    if not isinstance(records, list) or not records:
-        raise ValueError(
-            f"{path}: must hold a JSON list of records, got {'an empty list' if records == [] else type(records).__name__}"
-        )
-    return records
+    ijson = require("ijson", "stabletoolbench")
+    number = 0
+    with path.open("rb") as stream:
+        try:
+            first = next(ijson.basic_parse(stream), ("nothing", None))[0]
+            if first != "start_array":
+                raise ValueError(f"{path}: must hold a JSON list of records, got {_KINDS.get(first, first)}")
+            stream.seek(0)
+            for number, record in enumerate(ijson.items(stream, "item", use_float=True), 1):
+                yield number, record
+        except ijson.JSONError as error:
+            raise ValueError(
+                f"{path}: malformed or cut off JSON after record {number} ({error}); was it downloaded to the end?"
+            ) from error
+    if not number:
+        raise ValueError(f"{path}: must hold a JSON list of records, got an empty list")
+
+
+_KINDS = {"start_map": "an object", "string": "text", "number": "a number", "null": "null", "boolean": "a boolean"}
 
 
 def _call(record: Any) -> tuple[str, str, str]:
