@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -64,6 +67,27 @@ def load_causal_lm(
     assert isinstance(model, PreTrainedModel)
     model.eval()
     return model
+
+
+def compile_between_attention(model: PreTrainedModel) -> None:
+    """Compiles the norms and MLPs of all layers in place; attention, whose layouts change with every batch, stays as it is.
+
+    Args:
+        model: a causal LM; nothing is compiled before its first forward pass.
+
+    Raises:
+        RuntimeError: on a CPU without a C++ compiler.
+        ValueError: if the architecture does not mark its layers.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise RuntimeError(f"world_model.compile needs a C++ compiler here and {compiler} is not on PATH: install one (or set CXX)")
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    parts = [child for layer in layers for child in layer.children() if not any(hasattr(m, "layer_idx") for m in child.modules())]
+    if not parts:
+        raise ValueError(f"world_model.compile: {type(model).__name__} does not mark its layers; leave it off")
+    for part in parts:
+        part.compile(dynamic=True)
 
 
 def check_base(base: str) -> None:

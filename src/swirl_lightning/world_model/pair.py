@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from swirl_lightning.types import Role
-from swirl_lightning.world_model.loading import load_causal_lm, without_weights
+from swirl_lightning.world_model.loading import compile_between_attention, load_causal_lm, without_weights
 from swirl_lightning.world_model.scorer import prefer_shared_prefix
 from swirl_lightning.world_model.sharding import Sharding, load_from_first, whole
 
@@ -58,6 +58,8 @@ class WorldModelConfig:
         lora: adapter settings, used with ``adapters``.
         dtype: parameter type; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
         gradient_checkpointing: recompute activations in the backward pass.
+        compile: let ``torch.compile`` fuse what is between attention layers (norms, MLPs). It costs a minute at the start and
+            needs a C++ compiler on a CPU.
         trust_remote_code: run model code that comes with the checkpoint. Off: strangers' code is not run.
         seed: of a random initialisation.
     """
@@ -68,6 +70,7 @@ class WorldModelConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
+    compile: bool = False
     trust_remote_code: bool = False
     seed: int = 0
 
@@ -145,6 +148,8 @@ class WorldModel(nn.Module):
         prefer_shared_prefix(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if config.compile:
+            compile_between_attention(model)
         if config.storage == "adapters":
             with without_weights() if empty else nullcontext():
                 return self._with_adapters(model)
