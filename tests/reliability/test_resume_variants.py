@@ -5,6 +5,7 @@ Real kills are tests/end_to_end/test_resume.py; here a step raises, in this proc
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from swirl_lightning.cli import main
 from swirl_lightning.module import SwirlModule
@@ -34,6 +35,10 @@ VARIANTS = {
         "model__warmup_until": {"idm": 0.0},
     },
     "pseudo-labels": {"model__schedule": {"warmup_epochs": 2, "iterations": 2, "order": ["pseudo", "idm"]}},
+    "8-bit AdamW": {
+        f"model__{name}_optimizer": {"class_path": "bitsandbytes.optim.AdamW8bit", "init_args": {"lr": 1e-3, "min_8bit_size": 16}}
+        for name in ("warmup", "fwm", "idm")
+    },
     "two warm-up epochs, three batches between checkpoints": {
         "model__schedule": {"warmup_epochs": 2, "iterations": 1},
         "data__init_args__batch_size": 2,
@@ -64,10 +69,15 @@ def power_cut(monkeypatch):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_interrupted_run_goes_on_bitwise(variant, config, complaint, power_cut, tmp_path):
+    if "8-bit" in variant:
+        pytest.importorskip("bitsandbytes")
     health = {"class_path": "swirl_lightning.callbacks.LatentActionHealth", "init_args": {"limit": 4}}
     changes = {"trainer__callbacks": [health], **VARIANTS[variant]}
     assert main(config(run_dir=str(tmp_path / "straight"), **changes)) == 0
-    total = torch.load(tmp_path / "straight" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    last = torch.load(tmp_path / "straight" / "checkpoints" / "last.ckpt", weights_only=True)
+    total = last["global_step"]
+    if "8-bit" in variant:  # moments of a matrix are bytes
+        assert torch.uint8 in {leaf.dtype for leaf in tree_leaves(last["optimizer_states"]) if isinstance(leaf, torch.Tensor)}
     broken, resume = config(run_dir=str(tmp_path / "broken"), **changes), []
     for step in sorted({2, 3, 4, 6, total - 2}):
         power_cut(step)
