@@ -16,7 +16,7 @@ from swirl_lightning.codecs.image_models import load_image_model
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.types import Transition, UnlabelledPair
 
-_BETWEEN_FIELDS = r"""\s*(?:->|['"{}\[\]<>:,()=/\n])(?:->|['"{}\[\]<>:,()=/\s])*"""
+_BETWEEN_FIELDS = r"""\s*(?:->|['"{}\[\]<>:,()=/#\n])(?:->|['"{}\[\]<>:,()=/#\s])*"""
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
 
