@@ -35,7 +35,9 @@ def test_the_papers_settings(world):
     assert data["path"] == yaml.safe_load(record.read_text())["out"]
 
 
-@pytest.mark.parametrize("name", ["scienceworld.yaml", "mind2web.yaml", *(f"paper/{world}.yaml" for world in WORLDS)])
+@pytest.mark.parametrize(
+    "name", ["scienceworld.yaml", "mind2web.yaml", "stabletoolbench.yaml", *(f"paper/{world}.yaml" for world in WORLDS)]
+)
 def test_prompts_have_their_slots_and_real_line_ends(name):
     prompts = yaml.safe_load((CONFIGS / name).read_text())["model"]["prompts"]
     templates = PromptTemplates(**prompts)
@@ -110,3 +112,20 @@ def test_mind2web_from_the_first_lines_of_its_configurations(here):
     assert {row["split"] for row in rows} == {"test"}
     assert all({"dom_edit_distance", "changed_element_f1"} <= row["fwm"].keys() & row["copy"].keys() for row in rows)
     assert rows[0]["copy"]["exact_match"] == 0.0  # every page differs from the one before
+
+
+@pytest.mark.slow
+def test_stabletoolbench_from_the_first_lines_of_its_configurations(here):
+    """The same, on MirrorAPI files laid where the configuration says."""
+    pytest.importorskip("ijson")
+    train, test = released.mirror_api(here)
+    for file, place in ((train, "MirrorAPI-Training/train_sft.json"), (test, "MirrorAPI-Bench/test_sft")):
+        target = here / "data" / "released" / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
+    assert main(["record", "stabletoolbench", "--config", "configs/record/stabletoolbench.yaml", "--val_fraction", "0.2"]) == 0
+    assert main(["init", "--config", "configs/init/stabletoolbench.yaml"]) == 0
+    run = yaml.safe_load((CONFIGS / "stabletoolbench.yaml").read_text())["run_dir"]
+    rows = fit("configs/stabletoolbench.yaml", run_dir=run)
+    assert list(dict.fromkeys(row["label"] for row in rows)) == ["warmup", "swirl-1-fwm", "swirl-1-idm"]
+    assert all({"tool_bleu", "json_valid", "error_accuracy"} <= row["fwm"].keys() & row["copy"].keys() for row in rows)
