@@ -36,7 +36,10 @@ VARIANTS = {
     },
     "pseudo-labels": {"model__schedule": {"warmup_epochs": 2, "iterations": 2, "order": ["pseudo", "idm"]}},
     "8-bit AdamW": {
-        f"model__{name}_optimizer": {"class_path": "bitsandbytes.optim.AdamW8bit", "init_args": {"lr": 1e-3, "min_8bit_size": 16}}
+        f"model__{name}_optimizer": {
+            "class_path": "bitsandbytes.optim.AdamW8bit",
+            "init_args": {"lr": 1e-3, "min_8bit_size": 16},
+        }
         for name in ("warmup", "fwm", "idm")
     },
     "two warm-up epochs, three batches between checkpoints": {

@@ -81,9 +81,13 @@ def compile_between_attention(model: PreTrainedModel) -> None:
     """
     compiler = os.environ.get("CXX", "g++")
     if not torch.cuda.is_available() and shutil.which(compiler) is None:
-        raise RuntimeError(f"world_model.compile needs a C++ compiler here and {compiler} is not on PATH: install one (or set CXX)")
+        raise RuntimeError(
+            f"world_model.compile needs a C++ compiler here and {compiler} is not on PATH: install one (or set CXX)"
+        )
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    parts = [child for layer in layers for child in layer.children() if not any(hasattr(m, "layer_idx") for m in child.modules())]
+    parts = [
+        child for layer in layers for child in layer.children() if not any(hasattr(m, "layer_idx") for m in child.modules())
+    ]
     if not parts:
         raise ValueError(f"world_model.compile: {type(model).__name__} does not mark its layers; leave it off")
     for part in parts:
