@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-visual real-model test test-worlds lint format soak study bench clean
+.PHONY: help install quickstart quickstart-visual real-model test test-worlds lint format soak study bench bench-trl clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -68,8 +68,16 @@ format: install ## let ruff rewrite the code
 study: install ## five seeds of every method, docs/study.md
 	$(BIN)/swirl study --config configs/study/minigrid.yaml
 
-bench: install ## CPU-sized benchmarks
-	$(BIN)/python benchmarks/logprobs.py
+bench: install ## CPU-sized benchmarks: log-probabilities against plain rows, a step of ours (minutes)
+	$(BIN)/python benchmarks/logprobs.py --json runs/bench/logprobs.json
+	$(BIN)/python benchmarks/swirl_step.py --threads 1 --shape phase2-text --rounds 2 --json runs/bench/phase2-text.json
+
+bench-trl: install ## a whole step against TRL's GRPOTrainer, which gets an environment of its own (an hour)
+	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -r benchmarks/requirements-trl.txt
+	for shape in phase2-text phase2-text-observation phase1-text phase1-image; do \
+	  $(BIN)/python benchmarks/swirl_step.py --peer-python .venv-trl/bin/python --threads 1 --rounds 2 \
+	    --shape $$shape --json runs/bench/$$shape.json || exit 1; done
 
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) runs

@@ -116,7 +116,7 @@ class Batches(L.LightningDataModule):
         return batch
 
 
-def module(shape: _shapes.Shape, models: Path, token_budget: int) -> SwirlModule:
+def module(shape: _shapes.Shape, models: Path, token_budget: int, compile: bool) -> SwirlModule:
     """The module as a user would configure it."""
 
     def settings(tokens: int) -> RoleSettings:
@@ -124,7 +124,7 @@ def module(shape: _shapes.Shape, models: Path, token_budget: int) -> SwirlModule
         return RoleSettings(sampling, shape.group, GrpoConfig(beta=_shapes.BETA), reward_floor=_shapes.CLAMP)
 
     return SwirlModule(
-        WorldModelConfig(base=str(models / "fwm"), idm_base=str(models / "idm")),
+        WorldModelConfig(base=str(models / "fwm"), idm_base=str(models / "idm"), compile=compile),
         tokenizer=str(models / "tokenizer"),
         prompts=PromptTemplates(fwm=("{state} {action}",), idm=("{state} {next_state}",)),
         max_prompt_tokens=shape.state + max(shape.next_state, shape.action),
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--token-budget", type=int, required=True)
+    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     shape = replace(_shapes.SHAPES[args.shape], pairs=args.groups)
@@ -165,7 +166,7 @@ def main() -> None:
         enable_model_summary=False,
         callbacks=[Paced()],
     )
-    trainer.fit(module(shape, args.models, args.token_budget), Batches(shape, args.steps))
+    trainer.fit(module(shape, args.models, args.token_budget, args.compile), Batches(shape, args.steps))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ class Shape:
 SHAPES = {
     "phase2-text": Shape("idm", state=512, next_state=512, action=16, group=16),
     "phase2-long": Shape("idm", state=2048, next_state=2048, action=16, group=16),
+    "phase2-text-observation": Shape("idm", state=896, next_state=128, action=16, group=16),
+    "phase2-long-observation": Shape("idm", state=3584, next_state=512, action=16, group=16),
     "phase1-text": Shape("fwm", state=496, next_state=128, action=16, group=8),
     "phase1-image": Shape("fwm", state=284, next_state=256, action=16, group=8),
     "smoke": Shape("idm", state=24, next_state=24, action=4, group=4),

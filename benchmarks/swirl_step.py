@@ -101,6 +101,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, 
         str(args.threads),
     ]
     ours = [sys.executable, str(HERE / "_ours.py"), *common, "--token-budget", str(args.token_budget)]
+    ours += ["--compile"] if args.compile else []
     workers = {"ours": Worker(ours, args.threads, folder / "ours.log")}
     if args.peer_python:
         peer = [args.peer_python, str(HERE / "_trl.py"), *common, "--micro-batch", str(args.peer_micro_batch)]
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=1, help="steps of each side that are not counted")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each side")
     parser.add_argument("--token-budget", type=int, default=16384, help="SwirlModule.token_budget")
+    parser.add_argument("--compile", action="store_true", help="world_model.compile on our side")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         steps = measure(args, Path(folder))
@@ -190,6 +192,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "flops_per_second": rate,
         "count": counts,
+        "compile": args.compile,
         "peer_options": {"micro_batch": args.peer_micro_batch, "checkpointing": args.peer_checkpointing},
     } | {side: summary(made) for side, made in steps.items()}
     if "peer" in result:
