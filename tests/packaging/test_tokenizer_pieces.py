@@ -39,3 +39,15 @@ def test_what_a_tag_holds_and_an_action_says_are_the_same_tokens():
         for text, count in ((f"<b> {name} </b>", 1), (f'<i value="{name}"> {name}', 2), (f"[b] {name} -> TYPE: {name}", 2)):
             assert fields(text)["input_ids"].count(one[0]) == count
             assert fields.decode(fields(text)["input_ids"]) == text
+
+
+def test_a_selector_and_the_id_it_names_share_a_token():
+    rows = [
+        Transition(f'<input id="box-{k}">', f'<input id="box-{k}" checked>', f"[checkbox] #box-{k} -> CLICK") for k in range(3)
+    ]
+    fields = train_tokenizer(rows * 4, 400, "fields")
+    for k in range(3):
+        one = fields(f"box-{k}")["input_ids"]
+        assert len(one) == 1
+        assert one[0] in fields(f"[checkbox] #box-{k} -> CLICK")["input_ids"]
+        assert one[0] in fields(f'<input id="box-{k}">')["input_ids"]
