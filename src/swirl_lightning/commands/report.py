@@ -25,6 +25,7 @@ SHOWN = {  # column title: (role, measure)
 IF_MEASURED = {  # columns of worlds that have them
     "FWM exact, changed": ("fwm", "changed/exact_match"),
     "FWM tool BLEU": ("fwm", "tool_bleu"),
+    "FWM ROUGE-L": ("fwm", "rouge_l"),
     "FWM changed elements F1": ("fwm", "changed_element_f1"),
     "FWM world right": ("fwm", "world_read_right"),
     "FWM world right, sampled": ("fwm", "sampled/world_read_right"),
