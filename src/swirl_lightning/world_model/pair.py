@@ -53,8 +53,9 @@ class WorldModelConfig:
     Attributes:
         base: hub name or local folder of a causal LM; a folder with ``config.json`` but no weights is initialised at random.
         idm_base: another base for the IDM (``separate`` only); None takes ``base``.
-        storage: ``separate`` (two models), ``shared`` (one model plays both roles, so that the judge moves with the policy and a
-            high learning rate makes it forget; see docs/study-miniwob.md) or ``adapters`` (one frozen base, one LoRA adapter a role).
+        storage: ``separate`` (two models), ``shared`` (one model plays both roles, so the judge moves with the policy, and
+            a high learning rate makes it forget: docs/study-miniwob.md) or ``adapters`` (one frozen base, one LoRA adapter
+            a role).
         lora: adapter settings, used with ``adapters``.
         dtype: parameter type; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
         gradient_checkpointing: recompute activations in the backward pass.
