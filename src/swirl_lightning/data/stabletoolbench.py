@@ -101,7 +101,7 @@ class StableToolBenchRecorder:
                     continue
                 name = f"{split}/{hashlib.blake2b(state.encode(errors='replace'), digest_size=8).hexdigest()}"
                 episode = self._episodes.setdefault(name, [])
-                state = episode[0].state if episode else state  # one copy of the documentation for all calls
+                state = str(episode[0].state) if episode else state  # one copy of the documentation for all calls
                 episode.append(Transition(state, next_state, action, episode=name, step=len(episode)))
                 self.kept[split] = self.kept.get(split, 0) + 1
 
