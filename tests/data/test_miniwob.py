@@ -182,6 +182,22 @@ def test_a_page_that_hangs_is_stopped_and_counted_and_others_go_on(own_pages):
     assert recorder.counts["pages that hang, stopped"] == 2
 
 
+def test_a_browser_may_take_longer_to_start_than_a_page_to_answer(own_pages, monkeypatch):
+    start = browser.SimulatorProcess.__init__
+
+    def slowly(self, command, *args, **kwargs):
+        start(self, ["sh", "-c", 'sleep 2; exec "$@"', "sh", *command], *args, **kwargs)
+
+    monkeypatch.setattr(browser.SimulatorProcess, "__init__", slowly)
+    tab = browser.Browser(1)
+    try:
+        assert tab.evaluate("1 + 1") == 2
+        with pytest.raises(SimulatorError, match="no answer for 1 s"):
+            tab.evaluate("while (true) {}")
+    finally:
+        tab.close()
+
+
 def test_dialogs_control_characters_and_pages_that_break(own_pages):
     own_pages("a", click="alert('stop'); throw new Error('no')")
     rows, recorder = transitions(train=1, val=0, test=0, steps=1)

@@ -15,6 +15,7 @@ from typing import Any
 
 from swirl_lightning.data.simulators import SimulatorError, SimulatorProcess
 
+START = 60.0  # seconds that a browser may take to start, however short a page's answers have to be
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _FLAGS = (
     "--headless=new",
@@ -68,7 +69,7 @@ class Browser:
     def _start(self) -> None:
         root = ("--no-sandbox",) if os.geteuid() == 0 else ()  # Chromium refuses to run as root otherwise
         command = ["sh", "-c", _PIPES, "sh", find_browser(), *_FLAGS, *root]
-        self._process = SimulatorProcess(command, "browser", self.timeout)
+        self._process = SimulatorProcess(command, "browser", max(START, self.timeout))
         self._numbers, self._rest = itertools.count(1), b""
         self._session: str | None = None
         self._events: set[str] = set()
@@ -79,6 +80,7 @@ class Browser:
         except BaseException:
             self._process.close()
             raise
+        self._process.timeout = self.timeout
 
     def restart(self) -> None:
         """Starts a new browser in the place of one that hangs or died."""
