@@ -97,6 +97,25 @@ def test_files_that_cannot_be_read_are_named(released, tmp_path, capsys):
         StableToolBenchRecorder()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "malformed or cut off JSON after record 0"),
+        (b'[{"output": "\xff"}]', "malformed or cut off JSON after record 0"),
+        (b"[" * 100_000, "record 1: lists and objects within each other, over 100 deep"),
+        (b"null", "must hold a JSON list of records, got null"),
+        (b"[]", "got an empty list"),
+        (b"[1, {}] more", "record 1: must be an object with instruction and output, got int"),
+    ],
+)
+def test_files_that_hold_no_list_of_records(tmp_path, content, message):
+    file = tmp_path / "train.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        list(StableToolBenchRecorder(file).record())
+    assert "\n" not in str(error.value)
+
+
 def test_a_training_file_is_not_read_whole(tmp_path):
     file = tmp_path / "train.json"
     with file.open("w") as out:
