@@ -25,7 +25,7 @@ def test_scores_and_gradients_are_those_of_the_model_as_it_is():
     compile_between_attention(fused)
     names = {f"model.layers.{i}.{part}" for i in (0, 1) for part in ("input_layernorm", "mlp", "post_attention_layernorm")}
     assert compiled(fused) == names
-    for seed in (0, 1):  # other lengths: compiled once for all
+    for seed in (0, 1):  # other lengths
         groups = random_groups(2, 3, 14, 9, seed=seed)
         results = []
         for model in (plain, fused):
