@@ -94,6 +94,19 @@ def test_bad_records_name_file_task_and_field(tmp_path, tasks, message):
         recorded(tmp_path, tasks)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, "record 1: lists and objects within each other, over 100 deep"),
+        (b"{}", "must hold a JSON list .*an object"),
+    ],
+)
+def test_files_that_hold_no_list_of_tasks(tmp_path, content, message):
+    (tmp_path / "train_0.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"train_0.json.*" + message):
+        list(Mind2WebRecorder(train=str(tmp_path)).record())
+
+
 def test_a_truncated_file_is_named(tmp_path):
     whole = json.dumps([task("a", [action(0), action(1)]), task("b", [action(0), action(1)])])
     (tmp_path / "train_0.json").write_text(whole[:-200])

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from swirl_lightning.data.environment import require
 from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.json_list import elements
 from swirl_lightning.types import Transition
 
 CUT = "<!-- cut -->"
@@ -89,14 +90,13 @@ class Mind2WebRecorder:
         for split, file in self._files():
             number = 0
             try:
-                with file.open("rb") as stream:
-                    for number, task in enumerate(ijson.items(stream, "item", use_float=True), start=1):
-                        where = f"{file}, task {number}"
-                        name = f"{split}/{_text(task, 'annotation_id', where)}"
-                        if name in seen:
-                            raise DataError(f"{where}: annotation_id of {name!r} was at {seen[name]} already")
-                        seen[name] = where
-                        yield self._task(task, name, where)
+                for number, task in enumerate(elements(file, "mind2web"), start=1):
+                    where = f"{file}, task {number}"
+                    name = f"{split}/{_text(task, 'annotation_id', where)}"
+                    if name in seen:
+                        raise DataError(f"{where}: annotation_id of {name!r} was at {seen[name]} already")
+                    seen[name] = where
+                    yield self._task(task, name, where)
             except ijson.JSONError as error:
                 raise DataError(f"{file}: not whole JSON after task {number} ({error}); fetch the file again") from error
 

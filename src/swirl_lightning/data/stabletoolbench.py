@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swirl_lightning.data.environment import require
+from swirl_lightning.data.json_list import elements
 from swirl_lightning.types import Transition
 
 TEST_SPLITS = ("id_high", "id_medium", "id_low", "ood", "ood_failure")
@@ -115,35 +116,18 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"stabletoolbench: {path} does not exist")
-    ijson, common = require("ijson", "stabletoolbench"), require("ijson.common", "stabletoolbench")
-    number = depth = 0
-    builder = common.ObjectBuilder()
-    with path.open("rb") as stream:
-        try:
-            for event, value in ijson.basic_parse(stream, use_float=True):
-                depth -= event in ("end_array", "end_map")
-                if depth == 0 and event not in ("start_array", "end_array"):
-                    raise ValueError(f"{path}: must hold a JSON list of records, got {_KINDS.get(event, event)}")
-                if depth > 0:
-                    builder.event(event, value)
-                depth += event in ("start_array", "start_map")
-                if depth > _DEEPEST:
-                    raise ValueError(f"{path}, record {number + 1}: lists and objects within each other, over {_DEEPEST} deep")
-                if depth == 1 and event not in ("start_array", "map_key"):
-                    number += 1
-                    yield number, builder.value
-                    builder = common.ObjectBuilder()
-        except ijson.JSONError as error:
-            what = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"{path}: malformed or cut off JSON after record {number} ({what}); was it downloaded to the end?"
-            ) from error
+    ijson = require("ijson", "stabletoolbench")
+    number = 0
+    try:
+        for number, record in enumerate(elements(path, "stabletoolbench"), 1):
+            yield number, record
+    except ijson.JSONError as error:
+        what = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path}: malformed or cut off JSON after record {number} ({what}); was it downloaded to the end?"
+        ) from error
     if not number:
         raise ValueError(f"{path}: must hold a JSON list of records, got an empty list")
-
-
-_DEEPEST = 100  # a record is text in one object; a hostile file would fill the memory with brackets
-_KINDS = {"start_map": "an object", "string": "text", "number": "a number", "null": "null", "boolean": "a boolean"}
 
 
 def _call(record: Any) -> tuple[str, str, str]:
