@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Role
+from swirl_lightning.world_model.pair import JUDGE
 from swirl_lightning.world_model.sharding import local_rows
 
 
@@ -32,9 +33,12 @@ class PhaseFreezing(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        module = _swirl(pl_module)
-        self._freeze(module)
-        self._before = self._checksum(module)
+        self._freeze(_swirl(pl_module))
+
+    @override
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int) -> None:
+        if self._before is None:  # after the module's own start of the phase, or where a run resumes
+            self._before = self._checksum(_swirl(pl_module))
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -59,10 +63,12 @@ class PhaseFreezing(Callback):
                 parameter.requires_grad_(id(parameter) in trained)
 
     def _checksum(self, module: SwirlModule) -> float | None:
-        """Sum of the frozen role's parameters' sizes; None where no role is frozen (warm-up, shared weights)."""
-        if not self.verify or module.phase is Phase.WARMUP or module.world_model.config.storage == "shared":
+        """Sum of the frozen role's parameters' sizes; None in the warm-up, where no role is frozen."""
+        if not self.verify or module.phase is Phase.WARMUP:
             return None
-        frozen = Role.IDM if module.phase is Phase.PSEUDO else Role(module.phase.value).opposite
+        shared = module.world_model.config.storage == "shared"
+        role = Role.IDM if module.phase is Phase.PSEUDO else Role(module.phase.value).opposite
+        frozen = JUDGE if shared else role
         with torch.no_grad():
             parts = (local_rows(p) for p in module.world_model.role_parameters(frozen))
             return float(sum(torch.linalg.vector_norm(part, ord=1, dtype=torch.float64) for part in parts))  # makes no copy

@@ -68,7 +68,8 @@ class PhaseLosses:
         """Supervised loss of the FWM on actions that the IDM infers, and on labelled transitions where there are any."""
         sampling = self.roles[Role.IDM].sampling
         params = SamplingParams(max_new_tokens=sampling.max_new_tokens, temperature=temperature)
-        actions = self.inference.infer_actions(batch.unlabelled, params=params, seed=self.seed + epoch)
+        with self.inference.world_model.judging(Role.IDM):
+            actions = self.inference.infer_actions(batch.unlabelled, params=params, seed=self.seed + epoch)
         labelled = _labelled(batch.unlabelled, [z[0] for z in actions])
         generated = sum(len(self.inference.prompts.action_completion(z[0])) for z in actions)
         # with replay this is SFT on the merged data, without it SFT continued on pseudo-labels (arXiv:2506.06006)
@@ -91,15 +92,16 @@ class PhaseLosses:
             NonFiniteRewardError: if a reward is not finite and ``skip_nonfinite`` is off.
         """
         settings = self.roles[role]
-        experience = collect(
-            self.inference,
-            role,
-            batch.unlabelled,
-            settings,
-            seed=self.seed,
-            epoch=epoch,
-            skip_nonfinite=self.skip_nonfinite,
-        )
+        with self.inference.world_model.judging(role.opposite):
+            experience = collect(
+                self.inference,
+                role,
+                batch.unlabelled,
+                settings,
+                seed=self.seed,
+                epoch=epoch,
+                skip_nonfinite=self.skip_nonfinite,
+            )
         clock = time.perf_counter()
         reference = self._reference_logprobs(role, experience) if settings.grpo.beta > 0 else None
         experience.seconds["reference"] = time.perf_counter() - clock

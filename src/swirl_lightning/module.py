@@ -132,7 +132,10 @@ class SwirlModule(L.LightningModule):
             return
         needs_reference = any(self.roles[role].grpo.beta > 0 for role in self._policies())
         self.world_model = WorldModel(
-            self.world_model_config, reference=needs_reference, sharding=sharding_of(self.trainer if self._trainer else None)
+            self.world_model_config,
+            reference=needs_reference,
+            judge=self.schedule.iterations > 0,
+            sharding=sharding_of(self.trainer if self._trainer else None),
         )
         with self.world_model.use(Role.FWM) as model:
             check_fit(model, self.world_model_config.base, self.prompts, self.roles)
@@ -218,6 +221,8 @@ class SwirlModule(L.LightningModule):
         phase, epoch = self.phase, self.current_epoch
         if phase is Phase.WARMUP and self.warmup == "joint" and epoch == 0:
             self.world_model.start_joint_warmup()
+        if phase is not Phase.WARMUP:
+            self.world_model.freeze_judge()
         if phase in (Phase.FWM, Phase.IDM) and self._takes_snapshot(epoch):
             self.world_model.snapshot(Role(phase.value))
         scheduler = self.lr_schedulers()[_OPTIMIZERS[phase]]  # type: ignore[index]

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from swirl_lightning import losses
 from swirl_lightning.cli import main
+from swirl_lightning.experience import collect
+from swirl_lightning.inference import Inference
 from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Role
-from swirl_lightning.world_model import REFERENCE
+from swirl_lightning.world_model import JUDGE, REFERENCE
 
 
 @pytest.fixture
@@ -70,6 +73,54 @@ def test_shared_weights_keep_the_reference_of_the_iterations_first_phase(config,
             assert not same(weights[Role.IDM], begin[iteration])
     assert sorted(begin) == [1, 2]
     assert not same(begin[1], begin[2])
+
+
+def test_shared_weights_are_judged_by_what_they_were_when_the_phase_began(config, monkeypatch):
+    begin, drawn = {}, []
+    step = SwirlModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.phase is not Phase.WARMUP:
+            now = [p.detach().clone() for p in self.world_model.role_parameters(Role.FWM)]
+            before = begin.setdefault(self.current_epoch, now)
+            assert same(self.world_model.role_parameters(JUDGE), before)
+            assert same(now, before) == (batch_idx == 0)
+        return step(self, batch, batch_idx)
+
+    def collected(inference, role, pairs, settings, **options):
+        experience = collect(inference, role, pairs, settings, **options)
+        policy = [p.detach().clone() for p in inference.world_model.role_parameters(role)]
+        judge = inference.world_model.role_parameters(JUDGE)
+        with inference.world_model.use(role.opposite) as model:
+            assert all(p is q for p, q in zip(model.parameters(), judge, strict=True))
+        with inference.world_model.use(role) as model:
+            assert same(list(model.parameters()), policy)
+            assert not any(p is q for p, q in zip(model.parameters(), judge, strict=True))
+        drawn.append(experience)
+        return experience
+
+    monkeypatch.setattr(SwirlModule, "training_step", training_step)
+    monkeypatch.setattr(losses, "collect", collected)
+    assert main(config(**fast("shared"))) == 0
+    assert len(begin) == 4
+    assert len(drawn) == 12
+
+
+def test_shared_weights_infer_pseudo_actions_as_they_were_when_the_phase_began(config, monkeypatch):
+    seen = []
+    infer = Inference.infer_actions
+
+    def infer_actions(self, pairs, **options):
+        with self.world_model.use(Role.IDM) as model:
+            seen.append([p.detach().clone() for p in model.parameters()])
+        return infer(self, pairs, **options)
+
+    monkeypatch.setattr(Inference, "infer_actions", infer_actions)
+    schedule = {"warmup_epochs": 1, "iterations": 1, "order": ["pseudo"]}
+    assert main(config(**fast("shared", model__schedule=schedule))) == 0
+    assert len(seen) == 3
+    assert same(seen[0], seen[1])
+    assert same(seen[0], seen[2])
 
 
 def test_without_kl_no_reference_is_kept(config, looks):

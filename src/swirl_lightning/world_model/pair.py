@@ -20,6 +20,9 @@ from swirl_lightning.world_model.scorer import prefer_shared_prefix
 from swirl_lightning.world_model.sharding import Sharding, load_from_first, whole
 
 REFERENCE = "reference"
+JUDGE = "judge"  # with shared weights only
+COPIES = (REFERENCE, JUDGE)  # what was, never trained
+BOTH = "both"  # with shared weights, the model that plays both roles
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,8 @@ class WorldModelConfig:
     Attributes:
         base: hub name or local folder of a causal LM; a folder with ``config.json`` but no weights is initialised at random.
         idm_base: another base for the IDM (``separate`` only); None takes ``base``.
-        storage: ``separate`` (two models), ``shared`` (one model plays both roles, so the judge moves with the policy, and
-            a high learning rate makes it forget: docs/study-miniwob.md) or ``adapters`` (one frozen base, one LoRA adapter
-            a role).
+        storage: ``separate`` (two models), ``shared`` (one model plays both roles; a copy of what it was when the phase began
+            judges) or ``adapters`` (one frozen base, one LoRA adapter a role).
         lora: adapter settings, used with ``adapters``.
         dtype: parameter type; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
         gradient_checkpointing: recompute activations in the backward pass.
@@ -91,13 +93,17 @@ class WorldModel(nn.Module):
     Args:
         config: which models, how stored.
         reference: whether any phase has a KL term and so needs a reference policy.
+        judge: whether any phase has a judge, of which ``shared`` keeps a frozen copy.
         sharding: how to spread the weights over ranks; None keeps them whole.
     """
 
-    def __init__(self, config: WorldModelConfig, *, reference: bool = True, sharding: Sharding | None = None) -> None:
+    def __init__(
+        self, config: WorldModelConfig, *, reference: bool = True, judge: bool = True, sharding: Sharding | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.has_reference = reference
+        self._judging: Role | None = None
         self.sharding = sharding
         self.models = nn.ModuleDict()
         self.joint: Tensor
@@ -105,12 +111,14 @@ class WorldModel(nn.Module):
         if config.storage == "adapters":
             self.models["base"] = self._build(config.base)
         elif config.storage == "shared":
-            self.models["both"] = self._build(config.base)
+            self.models[BOTH] = self._build(config.base)
+            if judge:
+                self.models[JUDGE] = self._build(config.base, copy=True)
         else:
             self.models[Role.FWM.value] = self._build(config.base)
             self.models[Role.IDM.value] = self._build(config.idm_base or config.base)
         if reference and config.storage != "adapters":
-            self.models[REFERENCE] = self._build(config.base, reference=True)
+            self.models[REFERENCE] = self._build(config.base, copy=True)
         if reference and config.idm_base is not None:
             self._check_one_shape(config.idm_base)
         self.unfreeze()
@@ -129,7 +137,7 @@ class WorldModel(nn.Module):
                 "give bases of one shape, or set fwm.grpo.beta and idm.grpo.beta to 0"
             )
 
-    def _build(self, base: str, *, reference: bool = False) -> PreTrainedModel | PeftModel:
+    def _build(self, base: str, *, copy: bool = False) -> PreTrainedModel | PeftModel:
         """A model with its adapters, if any; under sharding rank 0 alone ever holds it whole, on the CPU."""
         if self.sharding is None:
             return self._load(base)
@@ -137,7 +145,7 @@ class WorldModel(nn.Module):
         model = self._load(base, empty=True)
         lm = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(lm, PreTrainedModel)
-        self.sharding.apply(lm, reference=reference)
+        self.sharding.apply(lm, reference=copy)
         load_from_first(lm, source.get_base_model() if isinstance(source, PeftModel) else source, self.sharding)
         return model
 
@@ -173,11 +181,11 @@ class WorldModel(nn.Module):
 
     def _key(self, role: Role | str) -> str:
         """Name of the model (or adapter) that plays ``role``."""
-        if role == REFERENCE:
-            return REFERENCE
-        if bool(self.joint):
-            role = Role.FWM
-        return "both" if self.config.storage == "shared" else Role(role).value
+        if role in COPIES:
+            return role
+        if self.config.storage == "shared":
+            return JUDGE if role == self._judging and JUDGE in self.models else BOTH
+        return Role.FWM.value if bool(self.joint) else Role(role).value
 
     def causal_lm(self, role: Role | str) -> PreTrainedModel:
         """The causal LM that plays a role (or ``reference``); with ``adapters`` its adapter is made the active one.
@@ -230,7 +238,7 @@ class WorldModel(nn.Module):
             marker = f".{role if role == REFERENCE else Role(role).value}."
             named = self.models["base"].named_parameters()
             return [(name.replace(marker, "."), parameter) for name, parameter in named if marker in name]
-        key = REFERENCE if role == REFERENCE else "both" if self.config.storage == "shared" else Role(role).value
+        key = role if role in COPIES else BOTH if self.config.storage == "shared" else Role(role).value
         return list(self.models[key].named_parameters())
 
     def gather(self, role: Role) -> WorldModel | None:
@@ -245,7 +253,7 @@ class WorldModel(nn.Module):
         copy = None
         if dist.get_rank() == 0:
             config = replace(config, base=base, idm_base=None, storage="adapters" if adapters else "shared")
-            copy = WorldModel(config, reference=self.has_reference and adapters)
+            copy = WorldModel(config, reference=self.has_reference and adapters, judge=False)
             copy.joint.copy_(self.joint)
         key = "base" if adapters else key
         into = {} if copy is None else dict(next(iter(copy.models.values())).named_parameters())
@@ -264,8 +272,8 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def copy(self, source: Role | str, target: Role | str) -> None:
-        """Copies the weights of one role into another, or into the reference."""
-        if self.config.storage == "shared" and target != REFERENCE:
+        """Copies the weights of one role into another, or into the reference or the frozen judge."""
+        if self.config.storage == "shared" and target not in COPIES:
             return
         for (name, to), (other, from_) in zip(self._named(target), self._named(source), strict=True):
             if name != other or to.shape != from_.shape:
@@ -276,6 +284,24 @@ class WorldModel(nn.Module):
         """Makes the reference policy what ``role`` is now (arXiv:2602.06130, Algorithm 1)."""
         if self.has_reference:
             self.copy(role, REFERENCE)
+
+    def freeze_judge(self) -> None:
+        """Makes the judge of the phase that begins what its role is now; a role with weights of its own needs no copy."""
+        if JUDGE in self.models:
+            self.copy(Role.FWM, JUDGE)
+
+    @contextmanager
+    def judging(self, role: Role) -> Iterator[None]:
+        """Within it, ``role`` is what it was when the phase began, also where the policy shares its weights.
+
+        Args:
+            role: the role that judges.
+        """
+        self._judging = role
+        try:
+            yield
+        finally:
+            self._judging = None
 
     def start_joint_warmup(self) -> None:
         """From now on the FWM's model plays both roles; both tasks train it."""
