@@ -69,3 +69,23 @@ def test_bad_options_are_named():
         ScienceWorldRecorder(variations=0)
     with pytest.raises(ValueError, match="tasks: there is no 'fly'; there are boil"):
         transitions(tasks=["fly"])
+    with pytest.raises(ValueError, match="verbs: there is no 'fly'; there are activate, "):
+        transitions(verbs={"fly": 1})
+    with pytest.raises(ValueError, match="verbs: the weight of 'go' must be positive, got 0"):
+        transitions(verbs={"go": 0})
+
+
+def test_walks_of_some_verbs_from_the_start():
+    options = {"gold": False, "explore": 2, "explore_steps": 15, "simplifications": "openDoors", "target": "full"}
+    rows, recorder = transitions(**options, explore_from="start", verbs={"go": 3, "open": 1})
+    assert {t.action.split()[0] for t in rows} == {"go", "open"}
+    assert [t.step for t in rows if t.episode == rows[0].episode] == list(range(15))  # nothing was played before
+    first = {t.episode.rpartition("/")[0]: set() for t in rows}
+    for t in rows:
+        if t.step == 0:
+            first[t.episode.rpartition("/")[0]].add(t.state.splitlines()[0])  # bees may fly
+    assert all(len(states) == 1 for states in first.values())
+    assert recorder.counts["steps played, not recorded"] == 0
+    moved = [t for t in rows if t.next_state.startswith("You move through")]
+    assert moved
+    assert all("This" in t.next_state and "In your inventory" in t.next_state for t in moved)

@@ -11,7 +11,7 @@ enumerates every valid action, which is most of the work.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +22,8 @@ ENTRY = "scienceworld.runtime.pythonapi.PythonInterface"
 SPLITS = {"train": "getVariationsTrain", "val": "getVariationsDev", "test": "getVariationsTest"}
 REFUSED = ("No known action matches", "Ambiguous request", "Unknown action")
 NOT_EXPLORED = {"reset task", "task", "inventory", "look around", "wait"}  # change nothing, or everything
-OFTEN = {"pick": 6, "move": 6, "put": 4, "open": 4, "activate": 3, "go": 2, "pour": 2, "use": 2}  # verbs that change the world
+# verbs that change the world
+OFTEN: Mapping[str, float] = {"pick": 6, "move": 6, "put": 4, "open": 4, "activate": 3, "go": 2, "pour": 2, "use": 2}
 
 
 @dataclass
@@ -34,6 +35,7 @@ class ScienceWorldRecorder(TextGameRecorder):
         variations: training variations of each task, spread evenly; null for all.
         eval_variations: the same in the dev split (our ``val``) and in the test split.
         simplifications: the simulator's simplifications, comma-separated; ``easy`` for all.
+        verbs: what walks do, with weights (``{go: 8, open: 2}``); null for everything, what changes the world more often.
     """
 
     package: ClassVar[str] = "scienceworld"
@@ -43,6 +45,7 @@ class ScienceWorldRecorder(TextGameRecorder):
     variations: int | None = 3
     eval_variations: int | None = 3
     simplifications: str = ""
+    verbs: Mapping[str, float] | None = None
 
     def _open(self) -> JavaSimulator:
         return JavaSimulator("scienceworld", "scienceworld.jar", ENTRY, "scienceworld", self.timeout)
@@ -53,6 +56,7 @@ class ScienceWorldRecorder(TextGameRecorder):
             if task not in known:
                 raise ValueError(f"{self.package}: tasks: there is no {task!r}; there are {', '.join(known)}")
             simulator.ask("load", task, 0, "", False)
+            self._check_verbs({template.split()[0] for template in _templates(simulator)})
             for split, method in SPLITS.items():
                 count = self.variations if split == "train" else self.eval_variations
                 for variation in spread(simulator.ask(method), count):
@@ -60,12 +64,23 @@ class ScienceWorldRecorder(TextGameRecorder):
 
     def _start(self, simulator: JavaSimulator, name: str, number: int, split: str) -> Game:
         simulator.ask("load", name, number, self.simplifications, True)
-        return _Game(simulator)
+        return _Game(simulator, self.verbs)
+
+    def _check_verbs(self, known: Collection[str]) -> None:
+        for verb, weight in (self.verbs or {}).items():
+            if verb not in known:
+                raise ValueError(f"{self.package}: verbs: there is no {verb!r}; there are {', '.join(sorted(known))}")
+            if not weight > 0:
+                raise ValueError(f"{self.package}: verbs: the weight of {verb!r} must be positive, got {weight}")
+
+
+def _templates(simulator: JavaSimulator) -> list[str]:
+    return [str(template) for template in simulator.ask("getPossibleActions") if template not in NOT_EXPLORED]
 
 
 class _Game(Game):
-    def __init__(self, simulator: JavaSimulator) -> None:
-        self._simulator = simulator
+    def __init__(self, simulator: JavaSimulator, verbs: Mapping[str, float] | None = None) -> None:
+        self._simulator, self._verbs = simulator, verbs
         self.path = [str(action) for action in simulator.ask("getGoldActionSequence")]
         self.task = str(simulator.ask("getTaskDescription"))
         simulator.ask("reset")
@@ -87,9 +102,12 @@ class _Game(Game):
 
     def draw(self, rng: random.Random) -> str:
         """A kind of action, then things that are here; only through doors can one go."""
-        templates = [template for template in self._simulator.ask("getPossibleActions") if template not in NOT_EXPLORED]
+        templates = _templates(self._simulator)
+        often = OFTEN if self._verbs is None else self._verbs
+        other = 1 if self._verbs is None else 0
+        weights = [often.get(template.split()[0], other) for template in templates]
         things = [str(thing) for thing in self._simulator.ask("getPossibleObjects")]
         doors = [thing for thing in things if "door" in thing] or things
-        template = rng.choices(templates, [OFTEN.get(template.split()[0], 1) for template in templates])[0]
+        template = rng.choices(templates, weights)[0]
         choices = doors if template.startswith("go ") else things
         return " ".join(rng.choice(choices) if word == "OBJ" else word for word in template.split())

@@ -54,7 +54,8 @@ class TextGameRecorder(JobRecorder):
 
     Attributes:
         gold: record the gold path of every level.
-        explore: random walks of every level; each starts after a random part of the gold path.
+        explore: random walks of every level.
+        explore_from: a walk starts after a random part of the ``gold`` path, or at the level's ``start``.
         explore_steps: steps of a walk.
         max_gold_steps: record at most so many steps of a gold path, evenly chosen; null for all. All are played.
         target: ``observation`` predicts the game's answer only; ``full`` also what can be seen after it.
@@ -72,6 +73,7 @@ class TextGameRecorder(JobRecorder):
 
     gold: bool = True
     explore: int = 1
+    explore_from: Literal["gold", "start"] = "gold"
     explore_steps: int = 20
     max_gold_steps: int | None = 40
     target: Target = "observation"
@@ -146,7 +148,8 @@ class TextGameRecorder(JobRecorder):
                     break
         else:
             rng = random.Random(f"{self.seed}/{job}")
-            for action in game.path[: rng.randrange(max(1, len(game.path)))]:
+            played = rng.randrange(max(1, len(game.path))) if self.explore_from == "gold" else 0
+            for action in game.path[:played]:
                 log.play(action, keep=False)
             self._walk(game, log, rng)
         return JobResult(log.kept, dict(log.counts))
