@@ -112,7 +112,7 @@ def test_a_truncated_file_is_named(tmp_path):
     (tmp_path / "train_0.json").write_text(whole[:-200])
     episodes = Mind2WebRecorder(train=str(tmp_path)).record()
     assert len(next(episodes)) == 1
-    with pytest.raises(DataError, match=r"train_0.json: not whole JSON after task 1"):
+    with pytest.raises(DataError, match=r"train_0.json: malformed or cut off JSON after record 1"):
         next(episodes)
     with pytest.raises(FileNotFoundError, match=r"test.test_task: no file"):
         list(Mind2WebRecorder(train=str(tmp_path), test={"test_task": "nowhere/*.json"})._files())

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from swirl_lightning.cli import main
 from swirl_lightning.data import simulators
 from swirl_lightning.data.scienceworld import ScienceWorldRecorder
 from swirl_lightning.data.simulators import SimulatorError
@@ -81,6 +82,14 @@ def test_a_simulator_that_hangs_is_stopped(world, tmp_path, monkeypatch):
     fake_java(tmp_path, monkeypatch, "import time; time.sleep(600)")
     with pytest.raises(SimulatorError, match=f"{world}: no answer for 0.5 s while it was to start"):
         transitions(world, timeout=0.5)
+
+
+def test_the_command_says_so_in_one_message(world, tmp_path, monkeypatch, capsys):
+    fake_java(tmp_path, monkeypatch, "import time; time.sleep(600)")
+    assert main(["record", extra(world), "--out", str(tmp_path / "out"), "--env.timeout", "0.5"]) == 1
+    said = capsys.readouterr().err
+    assert f"swirl: error: {world}: no answer for 0.5 s" in said
+    assert "Traceback" not in said
 
 
 def test_a_simulator_that_dies_is_named(world, tmp_path, monkeypatch):

@@ -50,5 +50,5 @@ def test_every_model_of_the_pair_is_compiled(tmp_path, storage):
 def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match="no-such-compiler is not on PATH"):
+    with pytest.raises(FileNotFoundError, match="no-such-compiler is not on PATH"):
         compile_between_attention(build("llama"))

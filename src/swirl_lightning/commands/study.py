@@ -186,7 +186,7 @@ class Study:
             status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
         if status:
             tail = "\n".join((folder / "log.txt").read_text(errors="replace").splitlines()[-15:])
-            raise RuntimeError(f"study: {folder} failed with status {status}; the end of its log.txt:\n{tail}")
+            raise ChildProcessError(f"study: {folder} failed with status {status}; the end of its log.txt:\n{tail}")
         done.write_text(json.dumps(options, default=str))
         bar.update(1)
 

@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from swirl_lightning.data.environment import require
 from swirl_lightning.data.formats import DataError
 from swirl_lightning.data.json_list import elements
 from swirl_lightning.types import Transition
@@ -84,21 +83,16 @@ class Mind2WebRecorder:
         Raises:
             DataError: naming file, task and field of what is wrong.
         """
-        ijson = require("ijson", "mind2web")
         self.counts.clear()
         seen: dict[str, str] = {}
         for split, file in self._files():
-            number = 0
-            try:
-                for number, task in enumerate(elements(file, "mind2web"), start=1):
-                    where = f"{file}, task {number}"
-                    name = f"{split}/{_text(task, 'annotation_id', where)}"
-                    if name in seen:
-                        raise DataError(f"{where}: annotation_id of {name!r} was at {seen[name]} already")
-                    seen[name] = where
-                    yield self._task(task, name, where)
-            except ijson.JSONError as error:
-                raise DataError(f"{file}: not whole JSON after task {number} ({error}); fetch the file again") from error
+            for number, task in enumerate(elements(file, "mind2web"), start=1):
+                where = f"{file}, task {number}"
+                name = f"{split}/{_text(task, 'annotation_id', where)}"
+                if name in seen:
+                    raise DataError(f"{where}: annotation_id of {name!r} was at {seen[name]} already")
+                seen[name] = where
+                yield self._task(task, name, where)
 
     def _task(self, task: Mapping[str, Any], name: str, where: str) -> list[Transition]:
         actions = task.get("actions")

@@ -86,7 +86,7 @@ def write_transitions(
         if rows:
             flush()
         if writer is None:
-            raise ValueError(f"nothing was recorded for {folder}: no transition came out of the simulator")
+            raise ValueError(f"nothing was recorded for {folder}: its source holds no transition")
         writer.close()
         text = json.dumps({**manifest(), "transitions": count}, indent=2) + "\n"
         (folder / MANIFEST).unlink(missing_ok=True)  # an earlier recording's, which must not be taken for this one's

@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol, TypeVar
 from swirl_lightning.data.environment import require
 
 
-class SimulatorError(RuntimeError):
+class SimulatorError(OSError):
     """A simulator that could not be started, died or gave no answer in time."""
 
 

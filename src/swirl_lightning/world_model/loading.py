@@ -76,12 +76,12 @@ def compile_between_attention(model: PreTrainedModel) -> None:
         model: a causal LM; nothing is compiled before its first forward pass.
 
     Raises:
-        RuntimeError: on a CPU without a C++ compiler.
+        FileNotFoundError: on a CPU without a C++ compiler.
         ValueError: if the architecture does not mark its layers.
     """
     compiler = os.environ.get("CXX", "g++")
     if not torch.cuda.is_available() and shutil.which(compiler) is None:
-        raise RuntimeError(
+        raise FileNotFoundError(
             f"world_model.compile needs a C++ compiler here and {compiler} is not on PATH: install one (or set CXX)"
         )
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
