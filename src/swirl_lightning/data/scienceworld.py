@@ -39,7 +39,7 @@ class ScienceWorldRecorder(TextGameRecorder):
     """
 
     package: ClassVar[str] = "scienceworld"
-    at_least_one: ClassVar[tuple[str, ...]] = ("variations", "eval_variations")
+    at_least_one: ClassVar[tuple[str, ...]] = ("variations",)
 
     tasks: Sequence[str] = ()
     variations: int | None = 3
