@@ -67,6 +67,8 @@ def test_record_command(tmp_path, capsys):
 def test_bad_options_are_named():
     with pytest.raises(ValueError, match="scienceworld: variations must be at least 1"):
         ScienceWorldRecorder(variations=0)
+    with pytest.raises(ValueError, match="scienceworld: eval_variations must be at least 0, got -1"):
+        ScienceWorldRecorder(eval_variations=-1)
     with pytest.raises(ValueError, match="tasks: there is no 'fly'; there are boil"):
         transitions(tasks=["fly"])
     with pytest.raises(ValueError, match="verbs: there is no 'fly'; there are activate, "):
@@ -77,7 +79,8 @@ def test_bad_options_are_named():
 
 def test_walks_of_some_verbs_from_the_start():
     options = {"gold": False, "explore": 2, "explore_steps": 15, "simplifications": "openDoors", "target": "full"}
-    rows, recorder = transitions(**options, explore_from="start", verbs={"go": 3, "open": 1})
+    rows, recorder = transitions(**options, explore_from="start", eval_variations=0, verbs={"go": 3, "open": 1})
+    assert {recorder.split_of(job) for job in recorder.jobs()} == {"train"}
     assert {t.action.split()[0] for t in rows} == {"go", "open"}
     assert [t.step for t in rows if t.episode == rows[0].episode] == list(range(15))  # nothing was played before
     first = {t.episode.rpartition("/")[0]: set() for t in rows}

@@ -33,7 +33,8 @@ class ScienceWorldRecorder(TextGameRecorder):
     Attributes:
         tasks: names of tasks; empty for all 30.
         variations: training variations of each task, spread evenly; null for all.
-        eval_variations: the same in the dev split (our ``val``) and in the test split.
+        eval_variations: the same in the dev split (our ``val``) and in the test split; 0 for none, where walks are
+            split instead (``data.columns: {split: null}``).
         simplifications: the simulator's simplifications, comma-separated; ``easy`` for all.
         verbs: what walks do, with weights (``{go: 8, open: 2}``); null for everything, what changes the world more often.
     """
@@ -46,6 +47,16 @@ class ScienceWorldRecorder(TextGameRecorder):
     eval_variations: int | None = 3
     simplifications: str = ""
     verbs: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        super().__post_init__()
+        if self.eval_variations is not None and self.eval_variations < 0:
+            raise ValueError(f"{self.package}: eval_variations must be at least 0, got {self.eval_variations}")
 
     def _open(self) -> JavaSimulator:
         return JavaSimulator("scienceworld", "scienceworld.jar", ENTRY, "scienceworld", self.timeout)
