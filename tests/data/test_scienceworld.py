@@ -61,7 +61,9 @@ def test_record_command(tmp_path, capsys):
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["simulator"] == "scienceworld"
     assert manifest["recorder_counts"]["no-op steps"] > 0
-    assert "val episodes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "val episodes" in said
+    assert "no-op steps" in said
 
 
 def test_bad_options_are_named():
@@ -73,8 +75,10 @@ def test_bad_options_are_named():
         transitions(tasks=["fly"])
     with pytest.raises(ValueError, match="verbs: there is no 'fly'; there are activate, "):
         transitions(verbs={"fly": 1})
-    with pytest.raises(ValueError, match="verbs: the weight of 'go' must be positive, got 0"):
+    with pytest.raises(ValueError, match="verbs: the weight of 'go' must be positive and finite, got 0"):
         transitions(verbs={"go": 0})
+    with pytest.raises(ValueError, match="verbs: name one at least, or null for all"):
+        transitions(verbs={})
 
 
 def test_walks_of_some_verbs_from_the_start():

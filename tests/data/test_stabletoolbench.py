@@ -78,6 +78,14 @@ def test_unusable_records_are_named_or_dropped_and_counted(tmp_path, record, mes
     assert lenient.manifest()["dropped_unusable"] == 1
 
 
+def test_the_command_says_how_many_records_it_left_out(tmp_path, capsys):
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps([call("a", 0), call("a", 1, output=""), call("a", 2)]))
+    options = ["--env.train", str(file), "--env.unusable", "drop", "--out", str(tmp_path / "out")]
+    assert main(["record", "stabletoolbench", *options]) == 0
+    assert "unusable records left out 1\n" in capsys.readouterr().out
+
+
 def test_files_that_cannot_be_read_are_named(released, tmp_path, capsys):
     train, test = released
     train.write_bytes(train.read_bytes()[:-200])

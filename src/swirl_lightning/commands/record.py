@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_class_arguments(kind, "env")
     values = parser.instantiate_classes(parser.parse_args(arguments[1:]))
     counts = record(values.env, values.out, values.val_fraction, values.test_fraction, values.split_seed)
-    noted = {**counts, **getattr(values.env, "counts", {})}  # the recorder's own: what it left out or changed
+    noted = {**counts, **getattr(values.env, "counts", {})}  # a recorder that leaves things out counts them
     width = max(map(len, noted))
     print("\n".join(f"{name:<{width}} {count}" for name, count in sorted(noted.items())))
     print(f"written to {values.out}")

@@ -10,6 +10,7 @@ enumerates every valid action, which is most of the work.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,23 +41,13 @@ class ScienceWorldRecorder(TextGameRecorder):
     """
 
     package: ClassVar[str] = "scienceworld"
-    at_least_one: ClassVar[tuple[str, ...]] = ("variations",)
+    at_least: ClassVar[Mapping[str, int]] = {"variations": 1, "eval_variations": 0}
 
     tasks: Sequence[str] = ()
     variations: int | None = 3
     eval_variations: int | None = 3
     simplifications: str = ""
     verbs: Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            ValueError: naming the option.
-        """
-        super().__post_init__()
-        if self.eval_variations is not None and self.eval_variations < 0:
-            raise ValueError(f"{self.package}: eval_variations must be at least 0, got {self.eval_variations}")
 
     def _open(self) -> JavaSimulator:
         return JavaSimulator("scienceworld", "scienceworld.jar", ENTRY, "scienceworld", self.timeout)
@@ -66,7 +57,7 @@ class ScienceWorldRecorder(TextGameRecorder):
         for task in self.tasks or known:
             if task not in known:
                 raise ValueError(f"{self.package}: tasks: there is no {task!r}; there are {', '.join(known)}")
-            simulator.ask("load", task, 0, "", False)
+            simulator.ask("load", task, 0, self.simplifications, False)  # some bring verbs of their own
             self._check_verbs({template.split()[0] for template in _templates(simulator)})
             for split, method in SPLITS.items():
                 count = self.variations if split == "train" else self.eval_variations
@@ -78,11 +69,13 @@ class ScienceWorldRecorder(TextGameRecorder):
         return _Game(simulator, self.verbs)
 
     def _check_verbs(self, known: Collection[str]) -> None:
+        if self.verbs is not None and not self.verbs:
+            raise ValueError(f"{self.package}: verbs: name one at least, or null for all")
         for verb, weight in (self.verbs or {}).items():
             if verb not in known:
                 raise ValueError(f"{self.package}: verbs: there is no {verb!r}; there are {', '.join(sorted(known))}")
-            if not weight > 0:
-                raise ValueError(f"{self.package}: verbs: the weight of {verb!r} must be positive, got {weight}")
+            if not 0 < weight < math.inf:
+                raise ValueError(f"{self.package}: verbs: the weight of {verb!r} must be positive and finite, got {weight}")
 
 
 def _templates(simulator: JavaSimulator) -> list[str]:

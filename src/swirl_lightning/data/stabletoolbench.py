@@ -10,6 +10,7 @@ is both in the half that keeps its actions and in the half that loses them.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from swirl_lightning.data.json_list import elements
 from swirl_lightning.types import Transition
 
+UNUSABLE = "unusable records left out"
 TEST_SPLITS = ("id_high", "id_medium", "id_low", "ood", "ood_failure")
 _DOC, _REQUEST = "API doc:\n", "\n\nRequest:\n"
 
@@ -38,7 +40,7 @@ class StableToolBenchRecorder:
     test: Path | None = None
     test_splits: Sequence[str] = TEST_SPLITS
     unusable: Literal["raise", "drop"] = "raise"
-    dropped: int = field(default=0, init=False)
+    counts: Counter[str] = field(default_factory=Counter, init=False)
     kept: dict[str, int] = field(default_factory=dict, init=False)
     _episodes: dict[str, list[Transition]] = field(default_factory=dict, init=False, repr=False)
 
@@ -69,7 +71,7 @@ class StableToolBenchRecorder:
             "train": None if self.train is None else str(self.train),
             "test": None if self.test is None else str(self.test),
             "calls": self.kept,
-            "dropped_unusable": self.dropped,
+            "dropped_unusable": self.counts[UNUSABLE],
         }
 
     def record(self) -> Iterator[list[Transition]]:
@@ -97,7 +99,7 @@ class StableToolBenchRecorder:
                         raise ValueError(
                             f"{path}, record {number}: {error} (env.unusable: drop leaves such records out and counts them)"
                         ) from error
-                    self.dropped += 1
+                    self.counts[UNUSABLE] += 1
                     continue
                 name = f"{split}/{hashlib.blake2b(state.encode(errors='replace'), digest_size=8).hexdigest()}"
                 episode = self._episodes.setdefault(name, [])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal
@@ -68,8 +68,8 @@ class TextGameRecorder(JobRecorder):
 
     package: ClassVar[str]
     """Distribution that brings the simulator."""
-    at_least_one: ClassVar[tuple[str, ...]] = ()
-    """Options of the simulator's own that must be at least 1, or null."""
+    at_least: ClassVar[Mapping[str, int]] = {}
+    """Options of the simulator's own that are null, or no less than this."""
 
     gold: bool = True
     explore: int = 1
@@ -89,9 +89,9 @@ class TextGameRecorder(JobRecorder):
         Raises:
             ValueError: naming the option.
         """
-        for name in (*self.at_least_one, "max_gold_steps", "explore_steps", "workers"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{self.package}: {name} must be at least 1, got {value}")
+        for name, least in {**self.at_least, "max_gold_steps": 1, "explore_steps": 1, "workers": 1}.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{self.package}: {name} must be at least {least}, got {value}")
         if self.timeout <= 0 or self.explore < 0 or not (self.gold or self.explore):
             raise ValueError(f"{self.package}: timeout must be positive, and gold or explore must be on")
 

@@ -34,7 +34,7 @@ class TextWorldExpressRecorder(TextGameRecorder):
     """
 
     package: ClassVar[str] = "textworld-express"
-    at_least_one: ClassVar[tuple[str, ...]] = ("seeds", "eval_seeds")
+    at_least: ClassVar[Mapping[str, int]] = {"seeds": 1, "eval_seeds": 1}
 
     games: Sequence[str] = ()
     seeds: int | None = 10
