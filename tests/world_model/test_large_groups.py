@@ -1,12 +1,13 @@
-"""What speeds scoring up changes no number: large groups in turns, attention in two parts, the chunked log-softmax."""
+"""What speeds scoring up changes no number: groups in turns, attention in parts and in blocks, a shorter last layer."""
 
 import pytest
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from swirl_lightning.types import ScoredRow
-from swirl_lightning.world_model import attention, head
+from swirl_lightning.world_model import attention, causal_blocks, head
 from swirl_lightning.world_model.head import _Selected
-from swirl_lightning.world_model.packing import common_prefix, in_turns, tokens_of
+from swirl_lightning.world_model.packing import common_prefix, in_turns, pack, tokens_of
 from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath
 from tests.models import ARCHITECTURES, build, random_groups
 from tests.world_model.test_scorer import SHAPES, EvenTokens, gradients
@@ -59,6 +60,60 @@ def test_masked_attention_equals_attention_in_two_parts(shape, monkeypatch):
             masked = gradients(model, CausalScorer()(model, groups).logprobs.sum())
         for name, value in masked.items():
             torch.testing.assert_close(value, in_two[name], atol=1e-5 * max(1.0, float(value.abs().max())), rtol=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 64, 65, 150, 1600])
+def test_causal_attention_in_blocks_equals_the_masked_one(length):
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, length, 2, 8).transpose(1, 2).requires_grad_() for _ in range(3)]
+    weight = torch.randn(2, 2, length, 8)
+    seen = torch.ones(length, length, dtype=torch.bool).tril()
+    results = []
+    for out in (
+        causal_blocks.attend_causally(*inputs, 0.3),
+        torch.nn.functional.scaled_dot_product_attention(*inputs, attn_mask=seen, scale=0.3),
+    ):
+        results.append((out, *torch.autograd.grad((out * weight).sum(), inputs)))
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+
+
+def test_causal_attention_in_blocks_has_the_right_gradient(monkeypatch):
+    monkeypatch.setattr(causal_blocks, "_BLOCK", 3)
+    torch.manual_seed(0)
+    inputs = [torch.randn(1, 2, 8, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    assert torch.autograd.gradcheck(lambda *x: causal_blocks.attend_causally(*x, None), inputs)
+
+
+@pytest.mark.parametrize("queries", [1, 64, 100])
+def test_the_last_queries_alone_attend_as_among_all(queries):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 130, 8) for _ in range(3))
+    whole = causal_blocks.attend_causally(query, key, value, None)
+    found = causal_blocks.attend_causally(query[:, :, -queries:], key, value, None)
+    torch.testing.assert_close(found, whole[:, :, -queries:], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_last_layer_computes_what_is_scored(name):
+    model, groups, sizes = build(name), random_groups(2, 4, 20, 4), []
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        last = [module for module in layer.mlp.modules() if not list(module.children())][-1]
+        last.register_forward_hook(lambda module, args, out: sizes.append(out.shape[-2]))
+    packed = pack(groups, torch.device("cpu"))
+    CausalScorer(path=ScoringPath.SHARED)(model, groups).logprobs.sum().backward()
+    assert sizes == [packed.ids.shape[1]] * (len(layers) - 1) + [len(packed.source.unique())]
+    assert "forward" not in vars(layers[-1].mlp)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gpt2"])
+def test_blocks_change_no_gradient_of_the_model(name, monkeypatch):
+    model, groups = build(name), random_groups(*SHAPES["long tails"], seed=3)
+    whole = gradients(model, CausalScorer()(model, groups).logprobs.sum())
+    monkeypatch.setattr(causal_blocks, "_BLOCK", 4)
+    for key, value in gradients(model, CausalScorer()(model, groups).logprobs.sum()).items():
+        torch.testing.assert_close(value, whole[key], atol=1e-5 * max(1.0, float(value.abs().max())), rtol=1e-4)
 
 
 def test_rows_without_a_common_token_are_scored_apart():

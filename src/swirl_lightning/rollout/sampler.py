@@ -17,6 +17,7 @@ from swirl_lightning.rollout.decode import DecodeLayout
 from swirl_lightning.rollout.sampling import next_tokens, row_noise
 from swirl_lightning.types import SamplingParams, Trajectory
 from swirl_lightning.world_model.attention import no_mask, pack_layout
+from swirl_lightning.world_model.last_layer import last_layer_at
 from swirl_lightning.world_model.scorer import ScoringPath, scoring_path
 from swirl_lightning.world_model.sharding import any_rank, device_of, in_step
 
@@ -52,14 +53,16 @@ class _SharedDecoder(_Decoder):
         layout = pack_layout(sizes, [[]] * len(sizes), device, capture=True)
         ids = torch.tensor([[token for prompt in self.prompts for token in prompt]], device=device)
         positions = torch.cat([torch.arange(n) for n in sizes])[None].to(device)
-        out = self.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=no_mask(device),
-            shared_prefix=layout,
-            use_cache=False,
-            logits_to_keep=self.lengths.cumsum(0) - 1,
-        )
+        last = self.lengths.cumsum(0) - 1
+        with last_layer_at(self.model, layout, last):
+            out = self.model(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=no_mask(device),
+                shared_prefix=layout,
+                use_cache=False,
+                logits_to_keep=last,
+            )
         assert layout.captured is not None
         self.layout = DecodeLayout(layout.captured, self.lengths, self.group_size, self.capacity, {})
         logits: Tensor = out.logits[0]

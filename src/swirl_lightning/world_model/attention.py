@@ -23,6 +23,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from swirl_lightning.world_model.causal_blocks import attend_causally
 from swirl_lightning.world_model.two_parts import attend_in_two_parts
 
 ATTENTION_NAME = "swirl_shared_prefix"
@@ -81,6 +82,7 @@ class PackedLayout:
         member_mask: bool [B, G, T].
         flat_slot: int64 [N], where the output of a flat token lies in ``[B*P prefix slots | B*G*T member slots]``.
         captured: filled with the prefix keys and values of every layer, [B, kv_heads, P, head_dim] each, if not None.
+        first_query: layer and prefix slot; in that layer the outputs of slots before it are not needed, and are zeros.
     """
 
     prefix_index: Tensor
@@ -89,7 +91,8 @@ class PackedLayout:
     member_mask: Tensor
     flat_slot: Tensor
     captured: dict[int, tuple[Tensor, Tensor]] | None = None
-    _masks: dict[tuple[str, int | None], Tensor | None] = field(default_factory=dict, repr=False)
+    first_query: tuple[int, int] | None = None
+    _masks: dict[tuple[str, int | None, int], Tensor | None] = field(default_factory=dict, repr=False)
 
     @property
     def members_as_rows(self) -> bool:
@@ -120,19 +123,22 @@ class PackedLayout:
         pq, pk, pv = (_take(x, self.prefix_index).transpose(1, 2) for x in (q, k, v))  # [B, heads, P, d]
         if self.captured is not None:
             self.captured[int(module.layer_idx)] = (pk.contiguous(), pv.contiguous())  # type: ignore[arg-type]
-        band = self._prefix_band(window)
-        out = F.scaled_dot_product_attention(
-            pq,
-            repeat_kv(pk, groups),
-            repeat_kv(pv, groups),
-            attn_mask=band,
-            is_causal=band is None,
-            scale=scaling,
-        )
+        layer, first = self.first_query or (-1, 0)
+        first = first if layer == module.layer_idx else 0
+        out = self._attend_prefix(pq[:, :, first:], repeat_kv(pk, groups), repeat_kv(pv, groups), scaling, window)
+        out = F.pad(out, (0, 0, first, 0)) if first else out  # [B, H, P, d]
         outputs = [out.transpose(1, 2).flatten(0, 1)]  # [B*P, H, d]
         if self.member_index.numel():
             outputs.append(self._attend_members(q, k, v, pk, pv, scaling, window))
         return torch.cat(outputs).index_select(0, self.flat_slot)[None]  # [1, N, H, d]
+
+    def _attend_prefix(self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None) -> Tensor:
+        """Prefix part of ``attend``: the last Q queries, [B, H, Q, d], of P keys and values."""
+        length = k.shape[2]
+        if q.device.type == "cpu" and (window is None or length <= window):
+            return attend_causally(q, k, v, scaling)
+        band = self._prefix_band(window, length - q.shape[2])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=band, is_causal=band is None, scale=scaling)
 
     def _attend_members(
         self, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, scaling: float | None, window: int | None
@@ -169,28 +175,39 @@ class PackedLayout:
 
     def _padding(self, dtype: torch.dtype) -> Tensor | None:
         """Additive mask [B, 1, 1, P] that hides padded prefix slots, None where there are none."""
-        key = ("padding", None)
+        key = ("padding", None, 0)
         if key not in self._masks:
             hidden = ~self.prefix_mask[:, None, None]
             mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, -torch.inf)
             self._masks[key] = mask if bool(hidden.any()) else None
         return self._masks[key]
 
-    def _prefix_band(self, window: int | None) -> Tensor | None:
-        """Causal band [1, 1, P, P] of a sliding-window layer, None where plain causality is enough."""
+    def _prefix_band(self, window: int | None, first: int) -> Tensor | None:
+        """Who may be seen by prefix slots from ``first`` on, bool [1, 1, P-first, P]; None where plain causality is enough."""
         length = self.prefix_index.shape[1]
-        if window is None or length <= window:
+        window = length if window is None else window
+        if not first and length <= window:
             return None
-        key = ("prefix", window)
+        key = ("prefix", window, first)
         if key not in self._masks:
             at = torch.arange(length, device=self.prefix_index.device)
-            distance = at[:, None] - at  # [P, P]
+            distance = at[first:, None] - at  # [P-first, P]
             self._masks[key] = ((distance >= 0) & (distance < window))[None, None]
         return self._masks[key]
 
+    def skip_queries(self, layer: int, positions: Tensor) -> None:
+        """Lets a layer leave out the prefix queries before the first that is needed.
+
+        Args:
+            layer: its index.
+            positions: int64 [U], flat tokens whose outputs are needed.
+        """
+        needed = (torch.isin(self.prefix_index, positions) & self.prefix_mask).any(0)  # [P]
+        self.first_query = layer, int(needed.int().argmax()) if bool(needed.any()) else len(needed) - 1
+
     def _member_mask(self, window: int | None) -> Tensor:
         """Who a member token may see: bool [B*G, 1, T, P+T] for rows, [B, 1, G*T, P+G*T] for one row a group."""
-        key = ("member", window)
+        key = ("member", window, 0)
         cached = self._masks.get(key)
         if cached is not None:
             return cached

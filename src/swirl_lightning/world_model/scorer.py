@@ -14,6 +14,7 @@ from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.types import ScoredRow, TokenScores
 from swirl_lightning.world_model.attention import ATTENTION_NAME, no_mask, pack_layout, tail_layout
 from swirl_lightning.world_model.head import LOGIT_BUDGET, ScoringHead, scoring_through
+from swirl_lightning.world_model.last_layer import last_layer_at
 from swirl_lightning.world_model.packing import (
     Group,
     PackedRows,
@@ -29,7 +30,7 @@ from swirl_lightning.world_model.sharding import compute_dtype, device_of, in_st
 
 log = logging.getLogger(__name__)
 IDLE = (ScoredRow((0, 0), 1),)  # what a rank without rows puts through a sharded model, to be in step with the others
-_TURN = {"cpu": 2048}  # member tokens that go through the model together when a large group is scored without gradients
+_TURN = {"cpu": 1280}  # member tokens that go through the model together when a large group is scored without gradients
 
 
 class ScoringPath(enum.StrEnum):
@@ -177,7 +178,7 @@ class CausalScorer:
 
 def _shared_forward(model: PreTrainedModel, packed: PackedRows, head: ScoringHead) -> None:
     """One flat row through the model, attention by the layout."""
-    with scoring_through(model, head):
+    with scoring_through(model, head), last_layer_at(model, packed.layout, torch.unique(packed.source)):
         model(
             input_ids=packed.ids,
             position_ids=packed.positions,

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from swirl_lightning.world_model.causal_blocks import causal_backward, causal_forward
+
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -46,7 +48,7 @@ class _TwoParts(torch.autograd.Function):
         kv = pk.shape[1]
         q1, (q2, k2, v2) = _to_prefix(query, kv), _to_own(query, key, value)
         out1, lse1 = _forward(q1, pk, pv, attn_mask=None if padding is None else _expand(padding, q1), scale=scale)
-        out2, lse2 = _forward(q2, k2, v2, is_causal=True, scale=scale)
+        out2, lse2 = causal_forward(q2, k2, v2, scale)
         out1, out2 = _from_prefix(out1, query, kv), _from_own(out2, query)  # [B, G, T, H, d]
         lse1, lse2 = _from_prefix(lse1[..., None], query, kv), _from_own(lse2[..., None], query)  # [B, G, T, H, 1]
         lse = torch.logaddexp(lse1, lse2)
@@ -65,7 +67,7 @@ class _TwoParts(torch.autograd.Function):
         seen = (_to_prefix(grad, kv), q1, pk, pv, _to_prefix(out, kv), _to_prefix(lse, kv)[..., 0].contiguous())
         dq1, dpk, dpv = _backward(*seen, 0.0, False, attn_mask=mask, scale=scale)
         g2, out2, lse2 = (_rows(x) for x in (grad, out, lse))
-        dq2, dk2, dv2 = _backward(g2, q2, k2, v2, out2, lse2[..., 0].contiguous(), 0.0, True, scale=scale)
+        dq2, dk2, dv2 = causal_backward(g2, q2, k2, v2, out2, lse2[..., 0].contiguous(), scale)
         b, g, t, heads, d = query.shape
         dk, dv = (x.view(b, g, kv, heads // kv, t, d).sum(3).permute(0, 1, 3, 2, 4) for x in (dk2, dv2))  # [B, G, T, kv, d]
         return _from_prefix(dq1, query, kv) + _from_own(dq2, query), dpk, dpv, dk, dv, None, None

@@ -1,0 +1,93 @@
+"""Causal attention on the CPU without the work in vain.
+
+The CPU's kernel looks at 512 keys at a time, those after the query too: short rows do twice the work. Here queries go through
+it in blocks, each with the keys up to its own end. Beyond ``_LONGEST`` tokens the kernel alone is as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_BLOCK = 64  # queries that go through the kernel together
+_LONGEST = 1536
+
+
+def attend_causally(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    """Causal attention with gradients; CPU only.
+
+    Args:
+        query: [B, heads, Q, head_dim], of the last Q tokens.
+        key: [B, heads, T, head_dim].
+        value: as the key.
+        scale: factor of the scores; None is ``1/sqrt(head_dim)``.
+
+    Returns:
+        [B, heads, Q, head_dim].
+    """
+    out: Tensor = _Causal.apply(query, key, value, scale)  # type: ignore[no-untyped-call]
+    return out
+
+
+def causal_forward(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    """Output [B, heads, Q, head_dim] and log-sum-exp of the scores [B, heads, Q]; see ``attend_causally``."""
+    parts = [
+        _forward(query[:, :, rows], key[:, :, :seen], value[:, :, :seen], attn_mask=mask, is_causal=mask is None, scale=scale)
+        for rows, seen, mask in _blocks(query, key.shape[2])
+    ]
+    if len(parts) == 1:
+        return parts[0]  # type: ignore[no-any-return]
+    return torch.cat([out for out, _ in parts], dim=2), torch.cat([lse for _, lse in parts], dim=2)
+
+
+def causal_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value from that of the output, with ``causal_forward``'s results (or joint ones)."""
+    dq, dk, dv = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    for rows, seen, mask in _blocks(query, key.shape[2]):
+        of_rows = (x[:, :, rows] for x in (out, lse))
+        args = (grad[:, :, rows], query[:, :, rows], key[:, :, :seen], value[:, :, :seen], *of_rows, 0.0, mask is None)
+        dq_, dk_, dv_ = _backward(*args, attn_mask=mask, scale=scale)
+        if mask is None:
+            return dq_, dk_, dv_
+        dq[:, :, rows] = dq_
+        dk[:, :, :seen] += dk_
+        dv[:, :, :seen] += dv_
+    return dq, dk, dv
+
+
+def _blocks(query: Tensor, length: int) -> Iterator[tuple[slice, int, Tensor | None]]:
+    """Rows of ``query`` [B, heads, Q, head_dim] in blocks: the rows, how many of the ``length`` keys they see, who sees which.
+
+    The last is an additive mask [1, 1, rows, keys seen], or None for plain causality.
+    """
+    first = length - query.shape[2]  # position of the first query
+    if not first and not _BLOCK < length <= _LONGEST:
+        yield slice(0, length), length, None
+        return
+    hidden = torch.full((_BLOCK, length + _BLOCK), -torch.inf, dtype=query.dtype).triu_(length + 1)  # key after query + length
+    for at in range(first, length, _BLOCK):
+        seen = min(at + _BLOCK, length)
+        yield slice(at - first, seen - first), seen, hidden[None, None, : seen - at, length - at : length - at + seen]
+
+
+class _Causal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        out, lse = causal_forward(query, key, value, scale)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out, lse = ctx.saved_tensors
+        return *causal_backward(grad, query, key, value, out, lse, ctx.scale), None
