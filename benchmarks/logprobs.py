@@ -27,7 +27,9 @@ from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath, prefer
 COMPLETION = 16
 GROUPS = [(512, g) for g in (4, 8, 16, 32, 64)]
 PROMPTS = [(p, 16) for p in (256, 1024, 2048, 4096, 8192)]
-PLAIN_TOKENS = 40_000  # plain rows of more tokens than this are not run: they take minutes
+PLAIN_TOKENS = (
+    40_000  # plain rows go through the model in passes of at most so many tokens, for the memory of their activations
+)
 
 
 def rows(prompt: int, group: int) -> list[ScoredRow]:
@@ -41,15 +43,18 @@ def rows(prompt: int, group: int) -> list[ScoredRow]:
     return [ScoredRow((*shared, *tokens(COMPLETION)), prompt) for _ in range(group)]
 
 
-def measure(model: PreTrainedModel, prompt: int, group: int, repeats: int) -> dict[str, Any]:
+def measure(model: PreTrainedModel, prompt: int, group: int, repeats: int, *, plain: bool) -> dict[str, Any]:
     """Seconds of one group, forward and forward with backward, shared and plain, and their floors."""
     made = [rows(prompt, group)]
     rate = matmul_rate(5 * repeats)
 
-    def backward(path: ScoringPath) -> Callable[[], None]:
+    def backward(path: ScoringPath, token_budget: int) -> Callable[[], None]:
+        scorer = CausalScorer(token_budget, path=path)
+
         def run() -> None:
             model.zero_grad(set_to_none=True)
-            CausalScorer(path=path)(model, made).logprobs.sum().backward()
+            for batch in scorer.micro_batches([[row] for row in made[0]] if path is ScoringPath.PLAIN else made):
+                scorer(model, [[made[0][n] for n in part] for part in batch]).logprobs.sum().backward()
 
         return run
 
@@ -63,10 +68,10 @@ def measure(model: PreTrainedModel, prompt: int, group: int, repeats: int) -> di
         "forward_floor": flops / rate,
         "forward": best(lambda: CausalScorer(path=ScoringPath.SHARED).score(model, made), repeats),
         "backward_floor": 3 * flops / rate,
-        "backward": best(backward(ScoringPath.SHARED), repeats),
+        "backward": best(backward(ScoringPath.SHARED, prompt + group * COMPLETION), repeats),
     }
-    if result["tokens_plain"] <= PLAIN_TOKENS:
-        result["backward_plain"] = best(backward(ScoringPath.PLAIN), 1)
+    if plain:
+        result["backward_plain"] = best(backward(ScoringPath.PLAIN, PLAIN_TOKENS), 1)
     return result
 
 
@@ -76,6 +81,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--threads", type=int, default=1, help="1 counts processor seconds, which other load disturbs least")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument(
+        "--plain-prompt", type=int, default=2048, help="longest prompt that plain rows are run with, too: minutes beyond"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -87,7 +95,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for prompt, group in GROUPS + PROMPTS:
-        r = measure(model, prompt, group, args.repeats)
+        r = measure(model, prompt, group, args.repeats, plain=prompt <= args.plain_prompt)
         results.append(r)
         plain = (
             f"{r['backward_plain']:.2f} | {r['backward_plain'] / r['backward']:.1f}x" if "backward_plain" in r else "not run |"
