@@ -50,17 +50,19 @@ def causal_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value from that of the output, with ``causal_forward``'s results (or joint ones)."""
-    dq, dk, dv = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-    for rows, seen, mask in _blocks(query, key.shape[2]):
+    dqs: list[Tensor] = []
+    dk = dv = key  # replaced by the last block, which sees all keys
+    for rows, seen, mask in reversed(list(_blocks(query, key.shape[2]))):
         of_rows = (x[:, :, rows] for x in (out, lse))
         args = (grad[:, :, rows], query[:, :, rows], key[:, :, :seen], value[:, :, :seen], *of_rows, 0.0, mask is None)
-        dq_, dk_, dv_ = _backward(*args, attn_mask=mask, scale=scale)
-        if mask is None:
-            return dq_, dk_, dv_
-        dq[:, :, rows] = dq_
-        dk[:, :, :seen] += dk_
-        dv[:, :, :seen] += dv_
-    return dq, dk, dv
+        dq, dk_, dv_ = _backward(*args, attn_mask=mask, scale=scale)
+        if dqs:
+            dk[:, :, :seen] += dk_
+            dv[:, :, :seen] += dv_
+        else:
+            dk, dv = dk_, dv_
+        dqs.insert(0, dq)
+    return torch.cat(dqs, dim=2) if len(dqs) > 1 else dqs[0], dk, dv
 
 
 def _blocks(query: Tensor, length: int) -> Iterator[tuple[slice, int, Tensor | None]]:
