@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from transformers import Gemma3ForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from swirl_lightning.types import ScoredRow
 from swirl_lightning.world_model import attention, causal_blocks, head
 from swirl_lightning.world_model.head import _Selected
 from swirl_lightning.world_model.packing import common_prefix, in_turns, pack, tokens_of
-from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath
+from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath, prefer_shared_prefix
 from tests.models import ARCHITECTURES, build, random_groups
 from tests.world_model.test_scorer import SHAPES, EvenTokens, gradients
 
@@ -50,16 +51,16 @@ def test_equal_and_nested_members(tails, start):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_masked_attention_equals_attention_in_two_parts(shape, monkeypatch):
+def test_masked_attention_equals_attention_without_masks(shape, monkeypatch):
     model, groups = build("qwen2"), random_groups(*SHAPES[shape], seed=2)
-    in_two = gradients(model, CausalScorer()(model, groups).logprobs.sum())
+    unmasked = gradients(model, CausalScorer()(model, groups).logprobs.sum())
     for rows in (True, False):  # the two masked forms, which other devices and sliding windows use
         with monkeypatch.context() as patch:
-            patch.setattr(attention.PackedLayout, "in_two_parts", lambda *_: False)
+            patch.setattr(attention.PackedLayout, "without_masks", lambda *_: False)
             patch.setattr(attention.PackedLayout, "members_as_rows", rows)
             masked = gradients(model, CausalScorer()(model, groups).logprobs.sum())
         for name, value in masked.items():
-            torch.testing.assert_close(value, in_two[name], atol=1e-5 * max(1.0, float(value.abs().max())), rtol=1e-4)
+            torch.testing.assert_close(value, unmasked[name], atol=1e-5 * max(1.0, float(value.abs().max())), rtol=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 64, 65, 150, 1600])
@@ -105,6 +106,18 @@ def test_the_last_layer_computes_what_is_scored(name):
     CausalScorer(path=ScoringPath.SHARED)(model, groups).logprobs.sum().backward()
     assert sizes == [packed.ids.shape[1]] * (len(layers) - 1) + [len(packed.source.unique())]
     assert "forward" not in vars(layers[-1].mlp)
+
+
+def test_a_last_layer_with_a_sliding_window_scores_the_same():
+    torch.manual_seed(0)
+    config = build("gemma3").config
+    config.layer_types = config.layer_types[::-1]
+    model = Gemma3ForCausalLM(config).eval()
+    prefer_shared_prefix(model)
+    groups = random_groups(3, 4, 20, 9)  # longer than the window of six
+    plain = gradients(model, CausalScorer(path=ScoringPath.PLAIN)(model, groups).logprobs.sum())
+    for name, value in gradients(model, CausalScorer(path=ScoringPath.SHARED)(model, groups).logprobs.sum()).items():
+        torch.testing.assert_close(value, plain[name], atol=1e-5 * max(1.0, float(plain[name].abs().max())), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gpt2"])

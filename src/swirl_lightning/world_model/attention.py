@@ -134,10 +134,9 @@ class PackedLayout:
 
     def _attend_prefix(self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None) -> Tensor:
         """Prefix part of ``attend``: the last Q queries, [B, H, Q, d], of P keys and values."""
-        length = k.shape[2]
-        if q.device.type == "cpu" and (window is None or length <= window):
+        if self.without_masks(q.device, window):
             return attend_causally(q, k, v, scaling)
-        band = self._prefix_band(window, length - q.shape[2])
+        band = self._prefix_band(window, k.shape[2] - q.shape[2])
         return F.scaled_dot_product_attention(q, k, v, attn_mask=band, is_causal=band is None, scale=scaling)
 
     def _attend_members(
@@ -145,7 +144,7 @@ class PackedLayout:
     ) -> Tensor:
         """Member part of ``attend``, on prefix keys and values [B, kv_heads, P, d]: [B*G*T, H, d]."""
         b, g, t = self.member_index.shape
-        if self.in_two_parts(q.device, window):
+        if self.without_masks(q.device, window):
             mq, mk, mv = (_take(x, self.member_index) for x in (q, k, v))  # [B, G, T, heads, d]
             scale = q.shape[-1] ** -0.5 if scaling is None else scaling
             out = attend_in_two_parts(mq, pk, pv, mk, mv, self._padding(q.dtype), scale)
@@ -168,8 +167,8 @@ class PackedLayout:
         )
         return out.transpose(1, 2).reshape(b * g * t, q.shape[1], -1)  # [B*G*T, H, d]
 
-    def in_two_parts(self, device: torch.device, window: int | None) -> bool:
-        """Whether members attend without a mask: on the CPU, where no window cuts anything off."""
+    def without_masks(self, device: torch.device, window: int | None) -> bool:
+        """Whether tokens attend without a mask of the layout's: on the CPU, where no window cuts anything off."""
         longest = self.prefix_index.shape[1] + self.member_index.shape[2]
         return device.type == "cpu" and (window is None or longest <= window)
 
