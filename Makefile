@@ -71,13 +71,13 @@ study: install ## five seeds of every method, docs/study.md
 bench: install ## CPU-sized benchmarks: attention, log-probabilities against plain rows, a step of ours (minutes)
 	$(BIN)/python benchmarks/attention.py --json runs/bench/attention.json
 	$(BIN)/python benchmarks/logprobs.py --json runs/bench/logprobs.json
-	$(BIN)/python benchmarks/swirl_step.py --threads 1 --shape phase2-text --rounds 2 --json runs/bench/phase2-text.json
+	$(BIN)/python benchmarks/swirl_step.py --alone --threads 1 --shape phase2-text --rounds 2 --json runs/bench/alone.json
 
 bench-trl: install ## a whole step against TRL's GRPOTrainer, which gets an environment of its own (an hour)
 	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
 	.venv-trl/bin/pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -r benchmarks/requirements-trl.txt
 	for run in phase2-text:16384 phase2-text-observation:16384 phase1-text:1100 phase1-image:1070; do \
-	  $(BIN)/python benchmarks/swirl_step.py --peer-python .venv-trl/bin/python --threads 1 --rounds 2 \
+	  $(BIN)/python benchmarks/swirl_step.py --threads 1 --rounds 2 \
 	    --shape $${run%:*} --token-budget $${run#*:} --json runs/bench/$${run%:*}.json || exit 1; done
 
 clean: ## remove the environment and the runs

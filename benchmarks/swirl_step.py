@@ -3,7 +3,9 @@
 Both sides run the same random-weight Qwen2, prompts, group size, completion lengths, dtype and reward, in processes of
 their own that take turns step by step. Prints a table and writes JSON:
 
-    python benchmarks/swirl_step.py --shape phase2-text --json out.json --peer-python .venv-trl/bin/python
+    python benchmarks/swirl_step.py --shape phase2-text --json out.json
+
+TRL is found in ``.venv-trl``, which ``make bench-trl`` makes; ``--alone`` measures our side by itself.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 import _shapes
 
 HERE = Path(__file__).parent
+PEER_PYTHON = HERE.parent / ".venv-trl" / "bin" / "python"
 
 
 class Worker:
@@ -103,7 +106,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, 
     ours = [sys.executable, str(HERE / "_ours.py"), *common, "--token-budget", str(args.token_budget)]
     ours += ["--compile"] if args.compile else []
     workers = {"ours": Worker(ours, args.threads, folder / "ours.log")}
-    if args.peer_python:
+    if not args.alone:
         peer = [args.peer_python, str(HERE / "_trl.py"), *common, "--micro-batch", str(args.peer_micro_batch)]
         peer += ["--checkpointing"] if args.peer_checkpointing else []
         workers["peer"] = Worker(peer, args.threads, folder / "peer.log")
@@ -156,7 +159,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
     parser.add_argument("--json", type=Path, help="where to write the result")
-    parser.add_argument("--peer-python", help="python of an environment made from requirements-trl.txt; without it ours alone")
+    parser.add_argument("--alone", action="store_true", help="our side only")
+    parser.add_argument("--peer-python", default=str(PEER_PYTHON), help="of an environment made from requirements-trl.txt")
     parser.add_argument("--peer-micro-batch", type=int, default=0, help="rows of one pass of the peer; 0: all at once")
     parser.add_argument("--peer-checkpointing", action="store_true", help="gradient checkpointing in the peer (its default)")
     parser.add_argument("--groups", type=int, default=2, help="groups a step")
@@ -166,6 +170,9 @@ def main() -> None:
     parser.add_argument("--token-budget", type=int, default=16384, help="SwirlModule.token_budget")
     parser.add_argument("--compile", action="store_true", help="world_model.compile on our side")
     args = parser.parse_args()
+    if not args.alone and not Path(args.peer_python).is_file():
+        made = f"python -m venv {PEER_PYTHON.parent.parent} && {PEER_PYTHON.parent}/pip install -r {HERE}/requirements-trl.txt"
+        parser.error(f"there is no {args.peer_python}, which runs TRL: make it ({made}), or measure our side --alone")
     with tempfile.TemporaryDirectory() as folder:
         steps = measure(args, Path(folder))
     shape = _shapes.SHAPES[args.shape]
