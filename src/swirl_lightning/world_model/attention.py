@@ -202,7 +202,8 @@ class PackedLayout:
             positions: int64 [U], flat tokens whose outputs are needed.
         """
         needed = (torch.isin(self.prefix_index, positions) & self.prefix_mask).any(0)  # [P]
-        self.first_query = layer, int(needed.int().argmax()) if bool(needed.any()) else len(needed) - 1
+        first = int(needed.int().argmax()) if bool(needed.any()) else len(needed) - 1
+        self.first_query = layer, first if 2 * first > len(needed) else 0  # fewer are not worth a mask
 
     def _member_mask(self, window: int | None) -> Tensor:
         """Who a member token may see: bool [B*G, 1, T, P+T] for rows, [B, 1, G*T, P+G*T] for one row a group."""
