@@ -73,7 +73,7 @@ bench: install ## CPU-sized benchmarks: attention, log-probabilities against pla
 	$(BIN)/python benchmarks/logprobs.py --json runs/bench/logprobs.json
 	$(BIN)/python benchmarks/swirl_step.py --alone --threads 1 --shape phase2-text --rounds 2 --json runs/bench/alone.json
 
-bench-trl: install ## a whole step against TRL's GRPOTrainer, which gets an environment of its own (an hour)
+bench-trl: install ## a whole step against TRL's GRPOTrainer, which gets an environment of its own (half an hour)
 	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
 	.venv-trl/bin/pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -r benchmarks/requirements-trl.txt
 	for run in phase2-text:16384 phase2-text-observation:16384 phase1-text:1100 phase1-image:1070; do \

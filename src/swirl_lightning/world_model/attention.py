@@ -92,7 +92,7 @@ class PackedLayout:
     flat_slot: Tensor
     captured: dict[int, tuple[Tensor, Tensor]] | None = None
     first_query: tuple[int, int] | None = None
-    _masks: dict[tuple[str, int | None, int], Tensor | None] = field(default_factory=dict, repr=False)
+    _masks: dict[tuple[str | int | None, ...], Tensor | None] = field(default_factory=dict, repr=False)
 
     @property
     def members_as_rows(self) -> bool:
@@ -174,7 +174,7 @@ class PackedLayout:
 
     def _padding(self, dtype: torch.dtype) -> Tensor | None:
         """Additive mask [B, 1, 1, P] that hides padded prefix slots, None where there are none."""
-        key = ("padding", None, 0)
+        key = ("padding",)
         if key not in self._masks:
             hidden = ~self.prefix_mask[:, None, None]
             mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, -torch.inf)
@@ -207,7 +207,7 @@ class PackedLayout:
 
     def _member_mask(self, window: int | None) -> Tensor:
         """Who a member token may see: bool [B*G, 1, T, P+T] for rows, [B, 1, G*T, P+G*T] for one row a group."""
-        key = ("member", window, 0)
+        key = ("member", window)
         cached = self._masks.get(key)
         if cached is not None:
             return cached

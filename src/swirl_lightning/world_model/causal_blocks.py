@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+cpu_attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _BLOCK = 64  # queries that go through the kernel together
 _LONGEST = 1536
 
@@ -38,8 +38,8 @@ def attend_causally(query: Tensor, key: Tensor, value: Tensor, scale: float | No
 def causal_forward(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
     """Output [B, heads, Q, head_dim] and log-sum-exp of the scores [B, heads, Q]; see ``attend_causally``."""
     parts = [
-        _forward(query[:, :, rows], key[:, :, :seen], value[:, :, :seen], attn_mask=mask, is_causal=mask is None, scale=scale)
-        for rows, seen, mask in _blocks(query, key.shape[2])
+        cpu_attention(query[:, :, rows], key[:, :, :n], value[:, :, :n], is_causal=mask is None, attn_mask=mask, scale=scale)
+        for rows, n, mask in _blocks(query, key.shape[2])
     ]
     if len(parts) == 1:
         return parts[0]  # type: ignore[no-any-return]
@@ -55,7 +55,7 @@ def causal_backward(
     for rows, seen, mask in reversed(list(_blocks(query, key.shape[2]))):
         of_rows = (x[:, :, rows] for x in (out, lse))
         args = (grad[:, :, rows], query[:, :, rows], key[:, :, :seen], value[:, :, :seen], *of_rows, 0.0, mask is None)
-        dq, dk_, dv_ = _backward(*args, attn_mask=mask, scale=scale)
+        dq, dk_, dv_ = cpu_attention_backward(*args, attn_mask=mask, scale=scale)
         if dqs:
             dk[:, :, :seen] += dk_
             dv[:, :, :seen] += dv_

@@ -46,6 +46,8 @@ class ScoringHead:
     ) -> None:
         self.packed, self.temperature, self.constraint, self.softcap = packed, temperature, constraint, softcap
         self.want_entropy, self.logit_budget = entropy, logit_budget
+        # one distribution serves every row that continues a shared position
+        self.positions, self._inverse = torch.unique(packed.source, return_inverse=True)  # [U], [S]
         self.logprobs: Tensor | None = None  # float32 [S]
         self.entropy: Tensor | None = None  # float32 [S]
 
@@ -59,8 +61,7 @@ class ScoringHead:
         Returns:
             A placeholder in the shape of logits; the scores are kept in ``logprobs`` and ``entropy``.
         """
-        # one distribution serves every row that continues a shared position
-        positions, inverse = torch.unique(self.packed.source, return_inverse=True)  # [U], [S]
+        positions, inverse = self.positions, self._inverse
         order = torch.argsort(inverse, stable=True)  # targets of one position lie together
         hidden = hidden[0].index_select(0, positions)  # [U, width]
         firsts = torch.searchsorted(inverse[order], torch.arange(len(positions) + 1, device=hidden.device))  # [U+1]

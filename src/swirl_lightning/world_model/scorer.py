@@ -178,7 +178,7 @@ class CausalScorer:
 
 def _shared_forward(model: PreTrainedModel, packed: PackedRows, head: ScoringHead) -> None:
     """One flat row through the model, attention by the layout."""
-    with scoring_through(model, head), last_layer_at(model, packed.layout, torch.unique(packed.source)):
+    with scoring_through(model, head), last_layer_at(model, packed.layout, head.positions):
         model(
             input_ids=packed.ids,
             position_ids=packed.positions,

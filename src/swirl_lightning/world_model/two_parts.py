@@ -1,6 +1,6 @@
 """Attention of group members in two parts, on their prefix and on themselves, joined by their log-sum-exps.
 
-The prefix's keys and values are read where they lie (never copied for the members) and no mask is built: every member
+The prefix's keys and values are read where they lie (never copied for the members) and without a mask: every member
 sees the whole prefix, and itself causally. The backward pass gives each part the joint output and log-sum-exp, from which
 the kernels recompute the joint softmax (as ring attention does, arXiv:2310.01889).
 """
@@ -13,10 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from swirl_lightning.world_model.causal_blocks import causal_backward, causal_forward
-
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+from swirl_lightning.world_model.causal_blocks import causal_backward, causal_forward, cpu_attention, cpu_attention_backward
 
 
 def attend_in_two_parts(
@@ -47,7 +44,7 @@ class _TwoParts(torch.autograd.Function):
     ) -> Tensor:
         kv = pk.shape[1]
         q1, (q2, k2, v2) = _to_prefix(query, kv), _to_own(query, key, value)
-        out1, lse1 = _forward(q1, pk, pv, attn_mask=None if padding is None else _expand(padding, q1), scale=scale)
+        out1, lse1 = cpu_attention(q1, pk, pv, attn_mask=None if padding is None else _expand(padding, q1), scale=scale)
         out2, lse2 = causal_forward(q2, k2, v2, scale)
         out1, out2 = _from_prefix(out1, query, kv), _from_own(out2, query)  # [B, G, T, H, d]
         lse1, lse2 = _from_prefix(lse1[..., None], query, kv), _from_own(lse2[..., None], query)  # [B, G, T, H, 1]
@@ -65,7 +62,7 @@ class _TwoParts(torch.autograd.Function):
         q1, (q2, k2, v2) = _to_prefix(query, kv), _to_own(query, key, value)
         mask = None if padding is None else _expand(padding, q1)
         seen = (_to_prefix(grad, kv), q1, pk, pv, _to_prefix(out, kv), _to_prefix(lse, kv)[..., 0].contiguous())
-        dq1, dpk, dpv = _backward(*seen, 0.0, False, attn_mask=mask, scale=scale)
+        dq1, dpk, dpv = cpu_attention_backward(*seen, 0.0, False, attn_mask=mask, scale=scale)
         g2, out2, lse2 = (_rows(x) for x in (grad, out, lse))
         dq2, dk2, dv2 = causal_backward(g2, q2, k2, v2, out2, lse2[..., 0].contiguous(), scale)
         b, g, t, heads, d = query.shape
