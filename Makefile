@@ -51,7 +51,7 @@ test: lint ## everything, from nothing
 
 test-worlds: install ## the worlds that `make test` leaves out: ScienceWorld (7 MB), MiniWoB++ (14 MB, and a Chromium on PATH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scienceworld,miniwob]'
-	$(BIN)/python -m pytest tests/data/test_text_games.py tests/data/test_scienceworld.py tests/data/test_miniwob.py tests/data/test_killed_recording.py
+	$(BIN)/python -m pytest tests/environments/test_text_games.py tests/environments/test_scienceworld.py tests/environments/test_miniwob.py tests/environments/test_killed_recording.py
 
 soak: install ## kill runs fifty times at random moments, and see that every one comes to the undisturbed end
 	$(BIN)/python -m pytest tests/soak --kills $(or $(KILLS),50)

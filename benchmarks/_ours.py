@@ -16,14 +16,14 @@ import torch
 from _model import matmul_rate
 from torch.utils.data import DataLoader
 
+from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.algorithm.objectives.grpo import GrpoConfig
+from swirl_lightning.algorithm.schedule import PhaseSchedule
+from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs.constraints import RangeConstraint
-from swirl_lightning.module import SwirlModule
-from swirl_lightning.objectives.grpo import GrpoConfig
-from swirl_lightning.prompts import PromptTemplates
-from swirl_lightning.schedule import PhaseSchedule
-from swirl_lightning.settings import RoleSettings
 from swirl_lightning.types import Batch, Phase, Role, SamplingParams, UnlabelledPair
 from swirl_lightning.world_model import WorldModelConfig
+from swirl_lightning.world_model.prompts import PromptTemplates
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""Causal attention on the CPU: in blocks of queries, as ``world_model/causal_blocks.py`` does it, against torch's kernel alone.
+"""Causal attention on the CPU: in blocks of queries, as ``scoring/causal_blocks.py`` does it, against torch's kernel alone.
 
 Heads are those of the benchmark's model. Prints a table and writes JSON:
 
@@ -18,7 +18,7 @@ from _model import best
 from _shapes import HEADS, WIDTH
 from torch import Tensor
 
-from swirl_lightning.world_model.causal_blocks import attend_causally
+from swirl_lightning.scoring.causal_blocks import attend_causally
 
 TOKENS = 4096  # of all rows together
 LENGTHS = (64, 128, 256, 512, 1024, 1536, 2048)

@@ -21,8 +21,8 @@ import torch
 from _model import best, config, matmul_rate
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 
+from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath, prefer_shared_prefix
 from swirl_lightning.types import ScoredRow
-from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath, prefer_shared_prefix
 
 COMPLETION = 16
 GROUPS = [(512, g) for g in (4, 8, 16, 32, 64)]

@@ -155,7 +155,10 @@ def memory(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     saved = block * layers // 2 - 4 * block
     result: dict[str, Any] = {"bytes_of_blocks": block * layers, "count_saved": saved}
     print("| strategy | rank | imported | loaded | peak in training |\n|---|---|---|---|---|")
-    in_shards = {"class_path": "swirl_lightning.strategies.ShardedStrategy", "init_args": {"sharded_checkpoints": True}}
+    in_shards = {
+        "class_path": "swirl_lightning.distributed.strategies.ShardedStrategy",
+        "init_args": {"sharded_checkpoints": True},
+    }
     strategies = {"ddp": "ddp", "fsdp": "fsdp", "fsdp, checkpoints in shards": in_shards}
     for number, (strategy, setting) in enumerate(strategies.items()):
         place = folder / str(number)

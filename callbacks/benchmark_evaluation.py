@@ -13,10 +13,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torchmetrics import Metric
 from typing_extensions import override
 
-from swirl_lightning.benchmarks import run_benchmark, standard_decodings
+from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.evaluation import run_benchmark, standard_decodings
 from swirl_lightning.files import METRICS, append_row, drop_later
 from swirl_lightning.metrics import Benchmark
-from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Transition
 
 

@@ -8,9 +8,9 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from swirl_lightning.module import SwirlModule
+from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.conversion.export import export_role
 from swirl_lightning.types import Phase, Role
-from swirl_lightning.world_model.export import export_role
 
 
 class ExportModels(Callback):

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
+from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.codecs.image_pixels import to_png
-from swirl_lightning.module import SwirlModule
-from swirl_lightning.pictures import Cell, animation, grid
+from swirl_lightning.evaluation.pictures import Cell, animation, grid
 from swirl_lightning.types import Phase, State, Transition, UnlabelledPair
 
 

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
+from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.files import HEALTH, append_row, drop_later
 from swirl_lightning.metrics.perplexity import FrozenLanguageModel
-from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Role, Transition
 
 

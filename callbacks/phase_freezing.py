@@ -7,10 +7,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from swirl_lightning.module import SwirlModule
+from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.distributed.sharding import local_rows
 from swirl_lightning.types import Phase, Role
 from swirl_lightning.world_model.pair import JUDGE
-from swirl_lightning.world_model.sharding import local_rows
 
 
 class PhaseFreezing(Callback):

@@ -16,8 +16,8 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from swirl_lightning.module import SwirlModule
-from swirl_lightning.watch import StoppedAloneError
+from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.distributed.watch import StoppedAloneError
 
 
 class Preemption(Callback):

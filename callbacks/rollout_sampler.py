@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
-from swirl_lightning.benchmarks import show_state
+from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.evaluation import show_state
 from swirl_lightning.files import SAMPLES, drop_later
-from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Experience
 
 

@@ -16,8 +16,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from swirl_lightning.scoring.scorer import prefer_shared_prefix
 from swirl_lightning.types import ScoredRow
-from swirl_lightning.world_model.scorer import prefer_shared_prefix
 
 VOCAB = 120
 _COMMON = {

@@ -14,7 +14,7 @@ import transformers
 from torch.utils.tensorboard import SummaryWriter
 
 from swirl_lightning.cli import main
-from swirl_lightning.shards import join
+from swirl_lightning.distributed.shards import join
 from tests.ports import free_port
 
 _IMPORTED = (lightning.pytorch.cli, swirl_lightning.callbacks, transformers.LlamaForCausalLM, SummaryWriter)  # by the server

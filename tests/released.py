@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from swirl_lightning.cli import main
 from swirl_lightning.data.schema import write_transitions
-from swirl_lightning.data.stabletoolbench import TEST_SPLITS
+from swirl_lightning.environments.tools.stabletoolbench import TEST_SPLITS
 from swirl_lightning.types import Transition
 
 

@@ -108,12 +108,12 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     from lightning.pytorch.utilities import rank_zero_info
 
     import swirl_lightning.data  # short class names in YAML: the classes must be imported
+    from swirl_lightning.algorithm.module import SwirlModule
     from swirl_lightning.callbacks import PhaseFreezing, Preemption, RunCheckpoint
-    from swirl_lightning.checkpointing import AtomicCheckpointIO
+    from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
+    from swirl_lightning.distributed.strategies import ShardedStrategy, register
+    from swirl_lightning.distributed.watch import end_with_parent
     from swirl_lightning.files import set_earlier_run_apart
-    from swirl_lightning.module import SwirlModule
-    from swirl_lightning.strategies import ShardedStrategy, register
-    from swirl_lightning.watch import end_with_parent
 
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         end_with_parent(parent)

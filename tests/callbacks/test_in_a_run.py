@@ -99,7 +99,7 @@ def test_samples_once_a_phase_and_none_twice_after_a_resume(config, tmp_path):
 
 
 def test_a_frozen_role_that_moves_stops_the_run(config, monkeypatch):
-    from swirl_lightning.module import SwirlModule
+    from swirl_lightning.algorithm.module import SwirlModule
 
     step = SwirlModule.training_step
 
@@ -116,7 +116,7 @@ def test_a_frozen_role_that_moves_stops_the_run(config, monkeypatch):
 
 
 def test_only_the_phases_role_gets_gradients_and_all_at_the_end(config, monkeypatch):
-    from swirl_lightning.module import SwirlModule
+    from swirl_lightning.algorithm.module import SwirlModule
 
     seen, modules = {}, set()
     step = SwirlModule.training_step
@@ -147,7 +147,7 @@ def test_freezing_needs_a_swirl_module():
 
 
 def test_perplexity_of_empty_actions_warns_and_goes_on(config, world, tmp_path, monkeypatch):
-    from swirl_lightning.inference import Inference
+    from swirl_lightning.world_model.inference import Inference
 
     assert main(config(trainer__callbacks=[{"class_path": NAME + "ExportModels"}])) == 0
     judge = str(tmp_path / "run" / "export" / "warmup" / "fwm")

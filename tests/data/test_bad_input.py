@@ -11,8 +11,8 @@ from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.data.formats import DataError
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.data.schema import write_transitions
-from swirl_lightning.prompts import PromptBuilder
 from swirl_lightning.types import Transition
+from swirl_lightning.world_model.prompts import PromptBuilder
 
 STRANGE = "a\x00b\x07\x1b[0m\u2028\ufeff é 日本 \U0001f600 <|eos|>\r\n\t\u200f"
 

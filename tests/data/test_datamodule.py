@@ -8,9 +8,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.data.loader import unlabelled_batches
-from swirl_lightning.schedule import PhaseSchedule
 from swirl_lightning.types import Batch, Phase, Transition, UnlabelledPair
 
 

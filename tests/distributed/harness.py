@@ -15,8 +15,8 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from torch.distributed.tensor import DTensor
 
+from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.cli import main
-from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Role
 from tests.ports import free_port
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from swirl_lightning.watch import RankWatch
+from swirl_lightning.distributed.watch import RankWatch
 from tests.distributed.harness import Fault, end, processes, run_into, settings
 
 

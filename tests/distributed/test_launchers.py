@@ -13,7 +13,8 @@ from tests.ports import free_port
 
 VICTIM = """
 import os, pathlib, signal, sys
-from swirl_lightning import cli, module
+from swirl_lightning import cli
+from swirl_lightning.algorithm import module
 rank, file, *arguments = sys.argv[1:]
 step = module.SwirlModule.training_step
 def training_step(self, batch, batch_idx):

@@ -4,7 +4,7 @@ import pytest
 
 from tests.distributed.harness import run_alone, run_together, seen, settings
 
-SHARDS = {"class_path": "swirl_lightning.strategies.ShardedStrategy", "init_args": {"sharded_checkpoints": True}}
+SHARDS = {"class_path": "swirl_lightning.distributed.strategies.ShardedStrategy", "init_args": {"sharded_checkpoints": True}}
 CHAINS = {  # (strategy, ranks, step before which it ends) of each part of the run; steps 0 to 2 are warm-up, 3 to 5 Phase I
     "one, two, one": ("separate", [("auto", 1, 2), ("ddp", 2, 5), ("auto", 1, None)]),
     "ddp, shards, shards, ddp": ("separate", [("ddp", 2, 2), (SHARDS, 2, 4), (SHARDS, 2, 7), ("ddp", 2, None)]),

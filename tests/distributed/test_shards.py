@@ -9,9 +9,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 from torch.distributed.tensor.placement_types import Shard
 
-from swirl_lightning import shards
-from swirl_lightning.checkpointing import AtomicCheckpointIO
 from swirl_lightning.commands.loading import inference_from_run
+from swirl_lightning.distributed import shards
+from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
 from swirl_lightning.types import Role
 from tests.distributed.harness import end, processes, run_together, seen, settings
 from tests.distributed.test_resume_elsewhere import CHANGES, SHARDS

@@ -70,7 +70,10 @@ def options(world, tmp_path_factory):
     changes = {f"data__init_args__{name}": value for name, value in stream.items()}
     changes["model__world_model__gradient_checkpointing"] = True
     assert run_alone(settings(world, folder / "alone", **changes)) == 0
-    bfloat16 = {"class_path": "swirl_lightning.strategies.ShardedStrategy", "init_args": {"compute_dtype": "bfloat16"}}
+    bfloat16 = {
+        "class_path": "swirl_lightning.distributed.strategies.ShardedStrategy",
+        "init_args": {"compute_dtype": "bfloat16"},
+    }
     strategies = {"ddp": "ddp", "fsdp": "fsdp", "bfloat16": bfloat16}
     jobs = [
         (settings(world, folder / name, strategy=strategy, devices=2, **changes), None) for name, strategy in strategies.items()

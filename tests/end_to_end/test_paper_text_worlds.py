@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from swirl_lightning.cli import main
-from swirl_lightning.prompts import PromptTemplates
+from swirl_lightning.world_model.prompts import PromptTemplates
 from tests import released
 
 CONFIGS = Path(__file__).parents[2] / "configs"

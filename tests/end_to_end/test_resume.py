@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from swirl_lightning.module import SwirlModule
+from swirl_lightning.algorithm.module import SwirlModule
 from tests.processes import Life
 
 

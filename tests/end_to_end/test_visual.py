@@ -18,11 +18,11 @@ Image = pytest.importorskip("PIL.Image")
 
 from swirl_lightning.codecs import load_codec  # noqa: E402
 from swirl_lightning.data import read_transitions  # noqa: E402
-from tests.benchmarks.test_judge import Server, said  # noqa: E402
-from tests.data.test_video import write  # noqa: E402
-from tests.data.test_world_prediction import segment  # noqa: E402
+from tests.environments.test_video import write  # noqa: E402
+from tests.environments.test_world_prediction import segment  # noqa: E402
+from tests.evaluation.test_judge import Server, said  # noqa: E402
 
-READER = {"reader": "swirl_lightning.data.minigrid_images:read_cells"}
+READER = {"reader": "swirl_lightning.environments.visual.minigrid_images:read_cells"}
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def test_wheel_and_sdist_hold_everything(tmp_path):
     modules |= {f"swirl_lightning/callbacks/{file.name}" for file in (copy / "callbacks").glob("*.py")}
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert modules <= inside
-    assert {"swirl_lightning/py.typed", "swirl_lightning/data/miniwob.js"} <= inside
+    assert {"swirl_lightning/py.typed", "swirl_lightning/environments/web/miniwob.js"} <= inside
     assert {name.split("/")[0] for name in inside} <= {"swirl_lightning", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}

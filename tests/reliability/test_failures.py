@@ -11,10 +11,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from swirl_lightning import checkpointing, experience, losses
-from swirl_lightning.checkpointing import AtomicCheckpointIO
+from swirl_lightning.algorithm import losses
+from swirl_lightning.algorithm import rollouts as experience
+from swirl_lightning.algorithm.optimise import LossPart
 from swirl_lightning.cli import main
-from swirl_lightning.optimise import LossPart
+from swirl_lightning.distributed import checkpointing
+from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
 
 
 def scalars(run, tag):

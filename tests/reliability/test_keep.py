@@ -6,8 +6,8 @@ import signal
 import pytest
 import torch
 
-from swirl_lightning import checkpointing
 from swirl_lightning.cli import main
+from swirl_lightning.distributed import checkpointing
 from tests.processes import Life
 
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from swirl_lightning import losses
+from swirl_lightning.algorithm import losses
+from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.algorithm.rollouts import collect
 from swirl_lightning.cli import main
-from swirl_lightning.experience import collect
-from swirl_lightning.inference import Inference
-from swirl_lightning.module import SwirlModule
 from swirl_lightning.types import Phase, Role
 from swirl_lightning.world_model import JUDGE, REFERENCE
+from swirl_lightning.world_model.inference import Inference
 
 
 @pytest.fixture

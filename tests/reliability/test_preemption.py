@@ -13,7 +13,7 @@ import torch
 from swirl_lightning.callbacks import benchmark_evaluation
 
 from swirl_lightning import cli
-from swirl_lightning.module import SwirlModule
+from swirl_lightning.algorithm.module import SwirlModule
 from tests.ports import free_port
 from tests.processes import Life, lines, same_weights
 from tests.reliability.test_killed_evaluation import scalars

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.cli import main
-from swirl_lightning.module import SwirlModule
 from tests.reliability.test_killed_evaluation import lines, scalars, state
 
 VARIANTS = {

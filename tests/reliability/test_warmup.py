@@ -2,8 +2,8 @@
 
 import pytest
 
+from swirl_lightning.algorithm.warmup import check_thresholds, measure_roles
 from swirl_lightning.types import Role
-from swirl_lightning.warmup import check_thresholds, measure_roles
 
 
 class Answers:

@@ -8,9 +8,9 @@ import torch
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.rollout.sampler import TransformersEngine
 from swirl_lightning.rollout.sampling import next_tokens
+from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath
 from swirl_lightning.types import SamplingParams, ScoredRow
 from swirl_lightning.world_model import scorer as scoring
-from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath
 from tests.models import ARCHITECTURES, VOCAB, build
 
 STOP = [1, *range(40, 48)]

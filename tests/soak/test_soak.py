@@ -29,7 +29,7 @@ SETTINGS = {
         {"class_path": "swirl_lightning.callbacks.ExportModels"},
     ],
 }
-SHARDED = {"class_path": "swirl_lightning.strategies.ShardedStrategy", "init_args": {"sharded_checkpoints": True}}
+SHARDED = {"class_path": "swirl_lightning.distributed.strategies.ShardedStrategy", "init_args": {"sharded_checkpoints": True}}
 
 
 class Runs:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swirl_lightning.callbacks import LatentActionHealth, RunCheckpoint, benchmark_evaluation, export_models
 
-from swirl_lightning.module import SwirlModule
+from swirl_lightning.algorithm.module import SwirlModule
 
 PLACES = ("start", "warmup", "fwm", "idm", "saving", "evaluation", "export")
 

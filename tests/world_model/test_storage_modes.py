@@ -7,9 +7,9 @@ import torch
 
 from swirl_lightning.codecs.constraints import ChoiceConstraint, RangeConstraint
 from swirl_lightning.rollout.sampler import TransformersEngine
+from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath
 from swirl_lightning.types import Role, SamplingParams, ScoredRow
 from swirl_lightning.world_model import REFERENCE, WorldModel, WorldModelConfig
-from swirl_lightning.world_model.scorer import CausalScorer, ScoringPath
 from tests.models import VOCAB, build, random_groups
 
 MODES = ("separate", "shared", "adapters")

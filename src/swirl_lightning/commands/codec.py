@@ -19,9 +19,9 @@ def main(argv: Sequence[str]) -> int:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from swirl_lightning.codec_module import CodecModule
+    from swirl_lightning.codec_training.frames import FrameDataModule
+    from swirl_lightning.codec_training.module import CodecModule
     from swirl_lightning.codecs.image_pixels import to_png
-    from swirl_lightning.data.frames import FrameDataModule
 
     class CodecCLI(LightningCLI):
         """LightningCLI that writes the trained codec, its measures and a picture into ``out``."""

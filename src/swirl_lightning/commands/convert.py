@@ -7,8 +7,8 @@ from typing import Any
 
 from jsonargparse import auto_cli
 
-from swirl_lightning.codecs.image_taming import convert_taming
-from swirl_lightning.world_model.gguf import convert_gguf
+from swirl_lightning.conversion.gguf import convert_gguf
+from swirl_lightning.conversion.taming import convert_taming
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,10 +11,10 @@ from statistics import mean
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from swirl_lightning.benchmarks.disc_edit import Choice, disc_edit
 from swirl_lightning.codecs.image_pixels import load_rgb
 from swirl_lightning.commands.loading import inference_from_folders
-from swirl_lightning.data.image_records import read_records, text_field
+from swirl_lightning.environments.visual.image_records import read_records, text_field
+from swirl_lightning.evaluation.disc_edit import Choice, disc_edit
 from swirl_lightning.types import Role
 
 SHOWN = ("sampled", "likelihood", "changed_pos", "changed_neg")

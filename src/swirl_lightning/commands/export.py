@@ -8,8 +8,8 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from swirl_lightning.commands.loading import inference_from_run
+from swirl_lightning.conversion.export import export_role
 from swirl_lightning.types import Role
-from swirl_lightning.world_model.export import export_role
 
 
 def export(run_dir: Path, out: Path, checkpoint: Path | None = None, adapter_only: bool = False) -> None:

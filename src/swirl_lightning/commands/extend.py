@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jsonargparse import auto_cli
 
-from swirl_lightning.world_model.vocabulary import extend
+from swirl_lightning.conversion.vocabulary import extend
 
 
 def main(argv: Sequence[str]) -> int:

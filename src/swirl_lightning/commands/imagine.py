@@ -9,12 +9,12 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from swirl_lightning.benchmarks import show_state
 from swirl_lightning.codecs import Codec, ImageCodec
 from swirl_lightning.codecs.image_pixels import to_png
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.data.reader import read_transitions, unlabelled
-from swirl_lightning.pictures import animation, grid
+from swirl_lightning.evaluation import show_state
+from swirl_lightning.evaluation.pictures import animation, grid
 from swirl_lightning.types import Role, State, UnlabelledPair
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from swirl_lightning.codecs import load_codec
-from swirl_lightning.inference import Inference
-from swirl_lightning.prompts import PromptBuilder
+from swirl_lightning.conversion.export import read_recipe
 from swirl_lightning.types import Role
 from swirl_lightning.world_model import WorldModel, WorldModelConfig
-from swirl_lightning.world_model.export import read_recipe
+from swirl_lightning.world_model.inference import Inference
+from swirl_lightning.world_model.prompts import PromptBuilder
 
 
 def inference_from_folders(fwm: Path | None, idm: Path | None) -> Inference:
@@ -50,8 +50,8 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     """
     from lightning.pytorch.cli import LightningArgumentParser
 
-    from swirl_lightning.checkpointing import AtomicCheckpointIO
-    from swirl_lightning.module import SwirlModule
+    from swirl_lightning.algorithm.module import SwirlModule
+    from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
 
     config_file = run_dir / "config.yaml"
     if not config_file.is_file():

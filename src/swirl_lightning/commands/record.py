@@ -9,10 +9,10 @@ from pathlib import Path
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
-from swirl_lightning.data.environment import ENVIRONMENTS, Presplit, Recorder
-from swirl_lightning.data.jobs import JOURNAL, JobRecorder
 from swirl_lightning.data.schema import write_transitions
 from swirl_lightning.data.splits import split_episodes
+from swirl_lightning.environments.recording.jobs import JOURNAL, JobRecorder
+from swirl_lightning.environments.registry import ENVIRONMENTS, Presplit, Recorder
 from swirl_lightning.types import Transition, UnlabelledPair
 
 

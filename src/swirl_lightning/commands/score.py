@@ -11,7 +11,7 @@ from typing import Any, get_args
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
-from swirl_lightning.benchmarks.judge import Judge
+from swirl_lightning.evaluation.judge import Judge
 from swirl_lightning.metrics import Benchmark, score_metrics
 
 SHOWN = {  # the columns of a benchmark's table; the JSON file has every measure

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from swirl_lightning.benchmarks.turns import consecutive, run_turns
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.data.reader import Columns, read_transitions
+from swirl_lightning.evaluation.turns import consecutive, run_turns
 from swirl_lightning.types import Role, SamplingParams
 
 

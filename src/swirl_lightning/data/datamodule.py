@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
+from swirl_lightning.algorithm.schedule import PhaseSchedule
+from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.data.loader import EpochLoader, Numbered, epoch_order, expected_work, labelled_batches, unlabelled_batches
 from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
 from swirl_lightning.data.splits import draw, given_splits, labelled_episodes, split_episodes
 from swirl_lightning.data.stream import PairStream
-from swirl_lightning.schedule import PhaseSchedule
-from swirl_lightning.settings import RoleSettings
 from swirl_lightning.types import Phase, Role, Transition, UnlabelledPair
 
 _ROLES = {Phase.FWM: Role.FWM, Phase.IDM: Role.IDM}

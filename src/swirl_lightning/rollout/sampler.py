@@ -12,14 +12,14 @@ from transformers.cache_utils import DynamicCache
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.codecs.constraints import mask_for
+from swirl_lightning.distributed.sharding import any_rank, device_of, in_step
 from swirl_lightning.rollout.base import RolloutEngine
 from swirl_lightning.rollout.decode import DecodeLayout
 from swirl_lightning.rollout.sampling import next_tokens, row_noise
+from swirl_lightning.scoring.attention import no_mask, pack_layout
+from swirl_lightning.scoring.last_layer import last_layer_at
+from swirl_lightning.scoring.scorer import ScoringPath, scoring_path
 from swirl_lightning.types import SamplingParams, Trajectory
-from swirl_lightning.world_model.attention import no_mask, pack_layout
-from swirl_lightning.world_model.last_layer import last_layer_at
-from swirl_lightning.world_model.scorer import ScoringPath, scoring_path
-from swirl_lightning.world_model.sharding import any_rank, device_of, in_step
 
 _COMPACT_BELOW = 0.75  # finished members are dropped once fewer than this share of the rows is still running
 

@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 from typing_extensions import override
 
 from swirl_lightning.codecs.base import TokenConstraint
+from swirl_lightning.distributed.sharding import device_of, is_sharded
 from swirl_lightning.rollout.base import RolloutEngine
 from swirl_lightning.types import SamplingParams, Trajectory
-from swirl_lightning.world_model.sharding import device_of, is_sharded
 
 START = (
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-loras 2 --max-lora-rank R "

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
+from swirl_lightning.distributed.sharding import Sharding, load_from_first, whole
+from swirl_lightning.scoring.scorer import prefer_shared_prefix
 from swirl_lightning.types import Role
 from swirl_lightning.world_model.loading import compile_between_attention, load_causal_lm, without_weights
-from swirl_lightning.world_model.scorer import prefer_shared_prefix
-from swirl_lightning.world_model.sharding import Sharding, load_from_first, whole
 
 REFERENCE = "reference"
 JUDGE = "judge"  # with shared weights only

@@ -1,0 +1,90 @@
+"""Settings that cannot work together are refused before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from swirl_lightning.algorithm.settings import RoleSettings
+from swirl_lightning.types import Role, ScoredRow, Transition
+from swirl_lightning.world_model.prompts import PromptBuilder
+
+
+def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: Mapping[Role, RoleSettings]) -> None:
+    """Tokenizer, model and lengths must fit.
+
+    Args:
+        model: a causal LM of the pair.
+        base: what it was loaded from.
+        prompts: with the tokenizer and the prompt limit.
+        roles: with the lengths of completions.
+
+    Raises:
+        ValueError: naming the settings that do not fit.
+    """
+    embeddings: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
+    if embeddings < prompts.codec.vocab_size:
+        raise ValueError(
+            f"the codec has {prompts.codec.vocab_size} token ids but model {base!r} only "
+            f"{embeddings} embeddings: they do not belong together"
+        )
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for role, settings in roles.items():
+        room = settings.sampling.max_new_tokens
+        if limit is not None and prompts.max_prompt_tokens + room > limit:
+            raise ValueError(
+                f"max_prompt_tokens={prompts.max_prompt_tokens} leaves no room for a completion: "
+                f"{role.value}.sampling.max_new_tokens={room}, and the model has {limit} positions; lower one of them"
+            )
+
+
+def check_lengths(
+    labelled: Sequence[Transition], roles: Mapping[Role, RoleSettings], rows: Callable[[Role, Transition], ScoredRow]
+) -> None:
+    """Answers that never fit into ``max_new_tokens`` are never right, and a judge that is cut off judges noise.
+
+    Args:
+        labelled: transitions, of which the first thousand are looked at.
+        roles: with the lengths of completions.
+        rows: prompt and true answer of a role.
+
+    Raises:
+        ValueError: naming the role, the longest answer among the first labelled transitions, and the setting.
+    """
+    some = labelled[:1000]
+    for role, settings in roles.items():
+        answers = [rows(role, transition) for transition in some]
+        longest = max((len(row.ids) - row.start for row in answers), default=0)
+        cut = sum(len(row.ids) - row.start > settings.sampling.max_new_tokens for row in answers)
+        if cut > len(some) // 20:
+            raise ValueError(
+                f"{role.value}.sampling.max_new_tokens={settings.sampling.max_new_tokens} cuts off {cut} of {len(some)} "
+                f"labelled answers; the longest has {longest} tokens, the end token included"
+            )
+
+
+def check_trainer(trainer: Any, policies: Iterable[Role], roles: Mapping[Role, RoleSettings]) -> None:
+    """A trainer that fits must reload its data every epoch, and have labelled data where they are replayed.
+
+    Args:
+        trainer: the Lightning trainer.
+        policies: roles that some phase trains.
+        roles: their settings.
+
+    Raises:
+        ValueError: naming the setting to change.
+    """
+    reload = getattr(trainer, "reload_dataloaders_every_n_epochs", None)
+    if reload != 1:
+        raise ValueError(
+            "SWIRL phases read different data: set Trainer(reload_dataloaders_every_n_epochs=1) "
+            f"(`swirl fit` does), got {reload}"
+        )
+    if getattr(getattr(trainer, "datamodule", None), "replay_batch_size", None) == 0:
+        for role in policies:
+            if roles[role].replay_weight:
+                raise ValueError(
+                    f"{role.value}.replay_weight is set, but there is nothing to replay: set data.replay_batch_size, now 0"
+                )

@@ -1,0 +1,400 @@
+"""SwirlModule: one LightningModule that holds FWM and IDM and alternates their phases by epoch. Wiring, no maths."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+from typing_extensions import override
+
+from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_trainer
+from swirl_lightning.algorithm.losses import PhaseLosses
+from swirl_lightning.algorithm.optimizers import PhaseLR, adamw
+from swirl_lightning.algorithm.phase_log import COUNT, summary, write_sample
+from swirl_lightning.algorithm.rollouts import NonFiniteRewardError
+from swirl_lightning.algorithm.schedule import PhaseSchedule
+from swirl_lightning.algorithm.settings import RoleSettings
+from swirl_lightning.algorithm.warmup import check_thresholds, measure_roles
+from swirl_lightning.codecs.image import load_codec
+from swirl_lightning.distributed.ranks import add_over_ranks, reduce_gradients
+from swirl_lightning.distributed.sharding import whole
+from swirl_lightning.distributed.strategies import check_strategy, sharding_of
+from swirl_lightning.rollout import RolloutEngine, TransformersEngine
+from swirl_lightning.scoring.scorer import CausalScorer, scoring_path
+from swirl_lightning.types import Batch, Experience, Phase, Role, Transition, seeded_generator
+from swirl_lightning.world_model.inference import Inference
+from swirl_lightning.world_model.loading import check_base
+from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
+from swirl_lightning.world_model.prompts import PromptBuilder, PromptTemplates
+
+_OPTIMIZERS: dict[str, int] = {Phase.WARMUP: 0, Phase.FWM: 1, Phase.PSEUDO: 1, Phase.IDM: 2}
+
+
+class SwirlModule(L.LightningModule):
+    """Self-improving world modelling with latent actions (arXiv:2602.06130, Algorithm 1).
+
+    Epochs follow ``schedule``: supervised warm-up of both roles, then alternately Phase I (FWM is the policy, the frozen
+    IDM judges) and Phase II (IDM is the policy, the frozen FWM judges).
+
+    Args:
+        world_model: the pair and its storage.
+        tokenizer: hub name or local folder; None takes the base model's.
+        prompts: wordings of both roles.
+        max_prompt_tokens: longer prompts lose the middle of their states, never the action.
+        schedule: phases by epoch.
+        fwm: settings of the forward world model as policy.
+        idm: settings of the inverse dynamics model as policy.
+        warmup: ``joint`` trains one model on the mixture of both tasks and copies it into both roles, as the paper's SFT
+            model; ``each`` trains each role on its own task.
+        warmup_idm_weight: weight of the IDM's task in the warm-up. The judge must be good before the policy is: SWIRL fails
+            with a weak one.
+        warmup_until: e.g. ``{idm: 0.97}``: end the warm-up at the first epoch after which each role named is right, greedily,
+            on this share of the validation pairs; ``schedule.warmup_epochs`` is then the most. None always takes them all.
+        warmup_optimizer: optimizer of the warm-up.
+        fwm_optimizer: optimizer of Phase I.
+        idm_optimizer: optimizer of Phase II.
+        lr_scheduler: learning-rate schedule of every optimizer; ``PhaseLR`` starts anew with each phase.
+        engine: draws completions; by default the trained model itself, or ``VllmEngine``.
+        token_budget: tokens of one forward and backward pass; larger steps are split, gradients stay the same.
+        gradient_clip: maximal gradient norm; None for no clipping.
+        pseudo_temperature: temperature of the pseudo-labels in the baseline phase ``pseudo``; 0 is greedy.
+        nonfinite: ``raise`` at a reward or loss that is not finite (the sample is written out), or ``skip`` and count it.
+        seed: of rollouts; None takes what ``seed_everything`` was given.
+    """
+
+    def __init__(
+        self,
+        world_model: WorldModelConfig,
+        tokenizer: str | None = None,
+        prompts: PromptTemplates = PromptTemplates(),  # noqa: B008  # frozen
+        max_prompt_tokens: int = 4096,
+        schedule: PhaseSchedule = PhaseSchedule(),  # noqa: B008  # frozen
+        fwm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
+        idm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
+        warmup: Literal["joint", "each"] = "joint",
+        warmup_idm_weight: float = 1.0,
+        warmup_until: dict[str, float] | None = None,
+        warmup_optimizer: OptimizerCallable = adamw,
+        fwm_optimizer: OptimizerCallable = adamw,
+        idm_optimizer: OptimizerCallable = adamw,
+        lr_scheduler: LRSchedulerCallable = PhaseLR,
+        engine: RolloutEngine = TransformersEngine(),  # noqa: B008  # holds settings only
+        token_budget: int = 16384,
+        gradient_clip: float | None = 1.0,
+        pseudo_temperature: float = 0.0,
+        nonfinite: Literal["raise", "skip"] = "raise",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if idm.nll_weight:
+            raise ValueError("idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm")
+        if world_model.idm_base is not None and warmup == "joint" and schedule.warmup_epochs:
+            raise ValueError(
+                f"world_model.idm_base={world_model.idm_base!r} would be overwritten: a joint warm-up trains one model and "
+                "copies it into both roles; set model.warmup to each, or schedule.warmup_epochs to 0"
+            )
+        check_base(world_model.base)
+        self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
+        self.warmup_idm_weight, self.warmup_until = warmup_idm_weight, check_thresholds(warmup_until)
+        self.roles = {Role.FWM: fwm, Role.IDM: idm}
+        self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
+        self.codec = load_codec(tokenizer or world_model.base)
+        self.prompts = PromptBuilder(self.codec, prompts, max_prompt_tokens)
+        self.scorer = CausalScorer(token_budget)
+        self.engine, self.seed = engine, seed
+        self._optimizer_callables = (warmup_optimizer, fwm_optimizer, idm_optimizer)
+        self._lr_scheduler = lr_scheduler
+        self.inference: Inference
+        self.last_experience: Experience | None = None  # this step's, for callbacks
+        self._batch = Batch()  # this step's
+        self.generated_tokens = 0  # by training so far, of all ranks
+        self._skipped_parts = 0  # losses and gradients of this step that were not finite
+        self._step_values: dict[str, float] = {}  # gradient norm and learning rate of the last step, equal on every rank
+
+    # ------------------------------------------------------------------ set-up
+
+    @override
+    def configure_model(self) -> None:
+        if hasattr(self, "world_model"):
+            return
+        needs_reference = any(self.roles[role].grpo.beta > 0 for role in self._policies())
+        self.world_model = WorldModel(
+            self.world_model_config,
+            reference=needs_reference,
+            judge=self.schedule.iterations > 0,
+            sharding=sharding_of(self.trainer if self._trainer else None),
+        )
+        with self.world_model.use(Role.FWM) as model:
+            check_fit(model, self.world_model_config.base, self.prompts, self.roles)
+            rank_zero_info(f"groups are scored by {scoring_path(model)} rows ({type(model).__name__})")
+        self.inference = Inference(
+            self.world_model,
+            self.prompts,
+            sampling={role: settings.sampling for role, settings in self.roles.items()},
+            constraints={
+                role: self.codec.constraint(role) if settings.constraint is None else settings.constraint.build(self.codec)
+                for role, settings in self.roles.items()
+            },
+            engine=self.engine,
+            scorer=self.scorer,
+        )
+        self.losses = PhaseLosses(
+            self.inference,
+            self.roles,
+            self.manual_backward,
+            self._nonfinite,
+            seed=self.run_seed,
+            skip_nonfinite=self.nonfinite == "skip",
+        )
+
+    def _policies(self) -> set[Role]:
+        """Roles that some GRPO phase trains."""
+        phases = {Phase(p) for p in self.schedule.order} if self.schedule.iterations else set()
+        return {Role(phase.value) for phase in phases if phase in (Phase.FWM, Phase.IDM)}
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        warmup, fwm, idm = self._optimizer_callables
+        optimizers = [
+            warmup(self.warmup_parameters()),
+            fwm(self.world_model.role_parameters(Role.FWM)),
+            idm(self.world_model.role_parameters(Role.IDM)),
+        ]
+        return optimizers, [self._lr_scheduler(optimizer) for optimizer in optimizers]  # type: ignore[return-value]
+
+    def warmup_parameters(self) -> list[nn.Parameter]:
+        """Parameters that the warm-up trains."""
+        roles = [Role.FWM] if self.warmup == "joint" else list(Role)
+        return list({id(p): p for role in roles for p in self.world_model.role_parameters(role)}.values())
+
+    def phase_parameters(self) -> list[nn.Parameter]:
+        """Parameters that the current phase trains."""
+        if self.phase is Phase.WARMUP:
+            return self.warmup_parameters()
+        return self.world_model.role_parameters(Role.FWM if self.phase is Phase.PSEUDO else Role(self.phase.value))
+
+    @property
+    def run_seed(self) -> int:
+        """Seed of rollouts: ``seed``, or what ``seed_everything`` was given."""
+        return self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+    @property
+    def phase(self) -> Phase:
+        """Phase of the current epoch."""
+        return self.schedule.phase(self.current_epoch)
+
+    @property
+    def iteration(self) -> int:
+        """Iteration of the current epoch, from 1; 0 during the warm-up."""
+        return self.schedule.iteration(self.current_epoch)
+
+    @override
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            check_trainer(self.trainer, self._policies(), self.roles)
+        check_strategy(self.trainer.strategy)
+
+    @override
+    def on_fit_start(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        for name in ("labelled", "unlabelled", "val", "test"):
+            self.codec.prepare(state for row in getattr(data, name, ()) for state in (row.state, row.next_state))
+        labelled = getattr(data, "labelled", ())
+        check_lengths(labelled, self.roles, lambda role, transition: self.losses.rows(role, transition, self.current_epoch))
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        # not called when a run resumes inside an epoch: all of this is in the checkpoint then
+        phase, epoch = self.phase, self.current_epoch
+        if phase is Phase.WARMUP and self.warmup == "joint" and epoch == 0:
+            self.world_model.start_joint_warmup()
+        if phase is not Phase.WARMUP:
+            self.world_model.freeze_judge()
+        if phase in (Phase.FWM, Phase.IDM) and self._takes_snapshot(epoch):
+            self.world_model.snapshot(Role(phase.value))
+        scheduler = self.lr_schedulers()[_OPTIMIZERS[phase]]  # type: ignore[index]
+        first_warmup = phase is Phase.WARMUP and epoch == 0
+        if isinstance(scheduler, PhaseLR) and (phase is not Phase.WARMUP or first_warmup):
+            epochs = self.schedule.warmup_epochs if phase is Phase.WARMUP else 1
+            scheduler.start(int(self.trainer.num_training_batches) * epochs)
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        if self.phase is Phase.WARMUP and self.current_epoch + 1 >= self.schedule.warmup_epochs:
+            self.world_model.end_joint_warmup()
+            self.optimizers(use_pl_optimizer=False)[_OPTIMIZERS[Phase.WARMUP]].state.clear()  # type: ignore[index]  # moments of a finished phase are dead weight
+
+    def _takes_snapshot(self, epoch: int) -> bool:
+        """The reference is the policy as it stood when the iteration began.
+
+        Stored apart, a role does not change before its own phase, so its phase's start is the iteration's start. With
+        shared weights Phase I has already moved them, so the snapshot is taken at the iteration's first phase only.
+        """
+        return self.world_model.config.storage != "shared" or self.schedule.starts_iteration(epoch)
+
+    # ------------------------------------------------------------------ training
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        phase, started = self.phase, time.perf_counter()
+        self._batch, self._skipped_parts = batch, 0
+        # dropout draws from the global generator: from now on what it draws depends on the step only, resumed or not
+        torch.manual_seed(seeded_generator(self.run_seed, self.current_epoch, batch_idx, self.global_rank).initial_seed())
+        if phase is Phase.WARMUP:
+            sums = self._warmup_losses(batch)
+            self._step(phase)
+        elif phase is Phase.PSEUDO:
+            sums = self.losses.pseudo(batch, self.pseudo_temperature, self.current_epoch)
+            self._step(phase)
+        else:
+            sums = self._swirl_step(Role(phase.value), batch)
+        sums |= {"time/step": time.perf_counter() - started, f"time/step{COUNT}": 1.0}
+        sums["nonfinite"] = float(self._skipped_parts)
+        values = summary(add_over_ranks(sums)) | self._step_values
+        if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until:
+            values |= self._maybe_end_warmup(self.warmup_until)
+        values["iteration"] = float(self.iteration)
+        self.generated_tokens += int(values.get("generated_tokens", 0))
+        self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
+
+    def _warmup_losses(self, batch: Batch) -> dict[str, float]:
+        if self.warmup == "joint":  # both prompts begin with the state, which is computed once
+            tasks = {Role.FWM: 1.0, Role.IDM: self.warmup_idm_weight}
+            return self.losses.supervised(Role.FWM, tasks, batch.labelled, "nll", self.current_epoch)
+        sums: dict[str, float] = {}
+        for role in Role:
+            sums |= self.losses.supervised(role, {role: 1.0}, batch.labelled, f"{role.value}_nll", self.current_epoch)
+        return sums
+
+    def _swirl_step(self, role: Role, batch: Batch) -> dict[str, float]:
+        try:
+            self.last_experience, sums = self.losses.swirl(
+                role, batch, self.current_epoch, lambda last: self._step(Phase(role.value), ticks=last)
+            )
+        except NonFiniteRewardError as error:
+            self._write_sample(error.sample)
+            raise
+        return sums
+
+    def _maybe_end_warmup(self, thresholds: dict[str, float]) -> dict[str, float]:
+        """Makes this epoch the warm-up's last where the roles are good enough; returns their shares of right answers."""
+        pairs, agree = self.trainer.datamodule.val, self.trainer.strategy.broadcast  # type: ignore[attr-defined]
+        right, short = measure_roles(self.inference, pairs, thresholds, agree)
+        epochs, most = self.current_epoch + 1, self.schedule.warmup_epochs
+        if short is None:
+            shares = ", ".join(f"{role.upper()} {share:.1%}" for role, share in right.items())
+            rank_zero_info(f"right on the validation pairs: {shares}; the warm-up ends after {epochs} epochs")
+            self._shorten_warmup(epochs)
+        elif epochs == most:
+            rank_zero_warn(
+                f"the warm-up ends with the {short.upper()} right on {right[short]:.1%} of the validation pairs, not on "
+                f"{thresholds[short]:.1%} (warmup_until): SWIRL gains little from a weak pair; more epochs or labels"
+            )
+        return {f"{role}_exact_match": share for role, share in right.items()}
+
+    def _shorten_warmup(self, epochs: int) -> None:
+        if self.trainer.max_epochs == self.schedule.total_epochs:
+            self.trainer.fit_loop.max_epochs = self.schedule.total_epochs - self.schedule.warmup_epochs + epochs
+        self.schedule = replace(self.schedule, warmup_epochs=epochs)
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens}
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.generated_tokens = checkpoint.get("generated_tokens", 0)
+        epochs = checkpoint.get("warmup_epochs", self.schedule.warmup_epochs)
+        if epochs < self.schedule.warmup_epochs:
+            self._shorten_warmup(epochs)
+
+    def _step(self, phase: Phase, *, ticks: bool = True) -> None:
+        """Reduces over ranks, clips, steps the phase's optimizer and its schedule.
+
+        Only the last step of a batch advances ``global_step`` (``ticks``), which so counts batches: checkpoints by step
+        and TensorBoard rely on it.
+        """
+        index = _OPTIMIZERS[phase]
+        optimizer = self.optimizers()[index]  # type: ignore[index]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        reduce_gradients(parameters)
+        parameters = [p for p in parameters if p.grad is not None]
+        clip = math.inf if self.gradient_clip is None else self.gradient_clip
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, clip))) if parameters else 0.0
+        self._step_values = {"grad_norm": norm, "lr": float(optimizer.param_groups[0]["lr"])}
+        if not math.isfinite(norm):
+            self._nonfinite("gradient norm", norm)
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter.grad)  # type: ignore[arg-type]
+        (optimizer if ticks else optimizer.optimizer).step()
+        optimizer.zero_grad(set_to_none=True)
+        if ticks:
+            self.lr_schedulers()[index].step()  # type: ignore[index]
+
+    # ------------------------------------------------------------------ reports
+
+    def _log_values(self, phase: Phase, values: dict[str, float], size: int) -> None:
+        size = max(1, size)  # a rank's share may be empty; the values are of all ranks
+        self.log_dict({f"{phase.value}/{name}": value for name, value in values.items()}, batch_size=size)
+        bar = {name: values[name] for name in ("reward", "kl", "nll") if name in values}
+        self.log_dict({f"bar/{name}": value for name, value in bar.items()}, prog_bar=True, logger=False, batch_size=size)
+
+    def _nonfinite(self, what: str, value: float) -> None:
+        place = f"phase {self.phase.value}, epoch {self.current_epoch}, step {self.global_step}"
+        if self.nonfinite == "raise":
+            self._write_sample({"what": what, "value": repr(value), "place": place})
+            raise FloatingPointError(
+                f"the {what} is {value} in {place}; lower the learning rate, or set model.nonfinite=skip to leave such "
+                "parts out"
+            )
+        self._skipped_parts += 1
+
+    def _write_sample(self, sample: dict[str, object]) -> None:
+        # one rank may be alone here: Trainer.log_dir and LightningModule.print need or favour others
+        rank = f"-rank{self.global_rank}" if self.trainer.world_size > 1 else ""
+        name = f"nonfinite-epoch{self.current_epoch}-step{self.global_step}{rank}.json"
+        file = write_sample(Path(self.trainer.default_root_dir) / name, sample, self._batch)
+        print(f"the offending sample is in {file}", file=sys.stderr, flush=True)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def _evaluation_step(self, batch: Sequence[Transition], split: str) -> None:
+        for role in Role:
+            rows = [[self.losses.rows(role, transition, self.current_epoch)] for transition in batch]
+            scores = self.inference.score_rows(role, rows)
+            tokens = int(scores.mask.sum())
+            nll = -float(scores.logprobs.sum()) / max(1, tokens)
+            self.log(f"{split}/{role.value}_nll", nll, batch_size=tokens, sync_dist=True)  # a mean over all tokens
+
+    @override
+    def validation_step(self, batch: Sequence[Transition], batch_idx: int) -> None:
+        """Teacher-forced negative log-likelihood of both roles per token, ``val/fwm_nll`` and ``val/idm_nll``."""
+        self._evaluation_step(batch, "val")
+
+    @override
+    def test_step(self, batch: Sequence[Transition], batch_idx: int) -> None:
+        """Teacher-forced negative log-likelihood of both roles per token, ``test/fwm_nll`` and ``test/idm_nll``."""
+        self._evaluation_step(batch, "test")
+
+    @override
+    def predict_step(self, batch: Sequence[Transition], batch_idx: int) -> list[dict[str, Any]]:
+        """Samples a next state and an action for every transition."""
+        states = self.inference.predict_states(batch, [t.action for t in batch], seed=self.run_seed)
+        actions = self.inference.infer_actions(batch, seed=self.run_seed)
+        return [
+            {"episode": t.episode, "step": t.step, "predicted_state": y[0], "inferred_action": z[0]}
+            for t, y, z in zip(batch, states, actions, strict=True)
+        ]

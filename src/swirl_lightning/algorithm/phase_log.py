@@ -1,0 +1,100 @@
+"""Scalars of a step, named for TensorBoard, and the samples that broke one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from swirl_lightning.algorithm.objectives.bounds import elbo_estimate, mutual_information_bound
+from swirl_lightning.types import Batch, Experience, Role, Transition, UnlabelledPair
+
+COUNT = "/count"  # beside the sum of a mean: what to divide by
+
+
+def experience_values(experience: Experience, reference: Tensor | None) -> dict[str, float]:
+    """Rewards, advantages, lengths, shares and what the variational bounds need (arXiv:2602.06130, Theorems 3.1, 3.2).
+
+    Args:
+        experience: the step's rollouts; a rank's share may be empty.
+        reference: log-probabilities under the reference policy, [B, G, T], or None.
+
+    Returns:
+        Sums that add up over ranks, those of means with their counts: see :func:`summary`.
+    """
+    rewards, trajectory = experience.rewards, experience.trajectory
+    distinct = float(sum(len({row.ids for row in group}) for group in experience.groups))
+    sums: dict[str, float] = {}
+
+    def mean(name: str, values: Tensor) -> None:
+        sums[name], sums[name + COUNT] = float(values.double().sum()), float(values.numel())
+
+    mean("reward", rewards)
+    mean("reward_std", rewards.std(dim=1) if rewards.numel() else rewards)
+    mean("advantage_spread", experience.advantages.amax(1) - experience.advantages.amin(1))
+    mean("length", trajectory.lengths)
+    mean("truncated_share", ~trajectory.finished)
+    mean("zero_spread_share", experience.zero_spread)
+    mean("clamped_share", experience.clamped)
+    if experience.importance is not None:
+        mean("importance", experience.importance[trajectory.mask])
+        sums |= {"engine_mismatch": experience.engine_mismatch, "engine_mismatch" + COUNT: float(trajectory.mask.sum())}
+    sums |= {"distinct_share": distinct, "distinct_share" + COUNT: float(rewards.numel())}
+    sums["cut_tokens"] = float(experience.cut_tokens)
+    sums["generated_tokens"] = float(trajectory.mask.sum()) + experience.latent_tokens
+    assert experience.judged is not None
+    assert experience.skipped is not None
+    sums["skipped"] = float(experience.skipped.sum())
+    judged = experience.judged[~experience.skipped]  # [n]
+    if experience.role is Role.FWM:
+        assert experience.latent_logprob is not None
+        mean("latent_entropy", -experience.latent_logprob)
+        mean("judged", judged)
+    elif reference is not None:
+        sampled = trajectory.logprobs.sum(-1)[~experience.skipped]
+        prior = reference.sum(-1)[~experience.skipped]
+        elbo = float(elbo_estimate(judged, sampled, prior)) if len(judged) else 0.0
+        sums |= {"elbo": elbo * len(judged), "elbo" + COUNT: float(len(judged))}
+    return sums
+
+
+def loss_values(sums: Mapping[str, float]) -> dict[str, float]:
+    """A step's additive statistics, per token where that is meant, as :func:`summary` takes them."""
+    per_token = ("kl", "clip_low", "clip_high", "ratio", "entropy", "mismatch")
+    values: dict[str, float] = {}
+    for name in per_token:
+        if name in sums:
+            values |= {name: sums[name], name + COUNT: sums.get("tokens", 0.0)}
+    if "loss" in sums:
+        values["loss"] = sums["loss"]
+    return values
+
+
+def summary(sums: Mapping[str, float]) -> dict[str, float]:
+    """Values to log, out of sums over all ranks.
+
+    A sum with a count becomes a mean; the bounds are in nats per transition.
+    """
+    values = {
+        name: total / max(1.0, sums[name + COUNT]) if name + COUNT in sums else total
+        for name, total in sums.items()
+        if not name.endswith(COUNT)
+    }
+    if "judged" in values:
+        judged, latent = torch.tensor(values.pop("judged")), torch.tensor(-values["latent_entropy"])
+        values["information_bound"] = float(mutual_information_bound(judged, latent))
+    return values
+
+
+def write_sample(path: Path, sample: Mapping[str, object], batch: Batch) -> Path:
+    """Writes what gave a number that is not finite; without a sample of its own, the whole batch's transitions."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "episode" not in sample:
+        items: list[Transition | UnlabelledPair] = [*batch.labelled, *batch.unlabelled]
+        sample = {**sample, "transitions": [asdict(item) for item in items]}
+    path.write_text(json.dumps(sample, indent=2, default=str), encoding="utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""Model files in and out: GGUF, taming checkpoints, Hugging Face folders, wider vocabularies."""

@@ -1,0 +1,1 @@
+"""Worlds: recorders of real simulators and readers of released data sets."""

@@ -1,0 +1,1 @@
+"""How recorders work: jobs in parallel processes, simulators, a browser."""

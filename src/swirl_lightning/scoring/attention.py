@@ -1,0 +1,329 @@
+"""Attention over groups that share a prefix, as an attention function of ``transformers``.
+
+A group of G rows that begin alike is computed as one prefix and G short members. Embeddings, MLPs and the output head see
+each distinct token once (one flat, unpadded row); only attention knows about the sharing. Two layouts use it:
+
+* ``PackedLayout``: scoring and training, whole rows at once, with gradients;
+* ``DecodeLayout`` (``rollout/decode.py``): one new token a member on top of a cached prefix.
+
+The layout travels to the attention function as the keyword argument ``shared_prefix`` of the model's ``forward``, which
+also reaches the recomputation of gradient checkpointing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from swirl_lightning.scoring.causal_blocks import attend_causally
+from swirl_lightning.scoring.two_parts import attend_in_two_parts
+
+ATTENTION_NAME = "swirl_shared_prefix"
+_COPY_COST = 32  # copying one key and value costs about as much as letting this many queries visit it
+
+
+class AttentionLayout(Protocol):
+    """How the flat tokens of one forward pass attend to each other."""
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Attention output [batch, tokens, heads, head_dim] of [batch, heads, tokens, head_dim] inputs."""
+        ...
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    shared_prefix: AttentionLayout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The registered function: the layout's attention where one is given, plain SDPA otherwise."""
+    if shared_prefix is None:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output, None
+    if kwargs.get("softcap") is not None:
+        raise NotImplementedError("shared-prefix attention has no logit soft-capping; use plain rows")
+    return shared_prefix.attend(module, query, key, value, scaling, kwargs.get("sliding_window")), None
+
+
+AttentionInterface.register(ATTENTION_NAME, _attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+
+
+def no_mask(device: torch.device) -> Tensor:
+    """A placeholder that keeps ``transformers`` from building a mask; layouts make their own."""
+    return torch.empty(1, 1, 1, 1, device=device)
+
+
+@dataclass
+class PackedLayout:
+    """B groups in one flat row of N tokens; group b has P_b prefix tokens and up to G members of up to T tokens.
+
+    Attributes:
+        prefix_index: int64 [B, P], flat position of every prefix token, 0 where padded.
+        prefix_mask: bool [B, P].
+        member_index: int64 [B, G, T], flat position of every member token, 0 where padded.
+        member_mask: bool [B, G, T].
+        flat_slot: int64 [N], where the output of a flat token lies in ``[B*P prefix slots | B*G*T member slots]``.
+        captured: filled with the prefix keys and values of every layer, [B, kv_heads, P, head_dim] each, if not None.
+        first_query: layer and prefix slot; in that layer the outputs of slots before it are not needed, and are zeros.
+    """
+
+    prefix_index: Tensor
+    prefix_mask: Tensor
+    member_index: Tensor
+    member_mask: Tensor
+    flat_slot: Tensor
+    captured: dict[int, tuple[Tensor, Tensor]] | None = None
+    first_query: tuple[int, int] | None = None
+    _masks: dict[tuple[str | int | None, ...], Tensor | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def members_as_rows(self) -> bool:
+        """Whether members attend as separate rows (prefix keys copied) or as one masked row a group."""
+        prefix, (members, tail) = self.prefix_index.shape[1], self.member_index.shape[1:]
+        one_row = members * tail * (prefix + members * tail)
+        rows = members * (tail + _COPY_COST) * (prefix + tail)
+        return rows < one_row
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Attention of flat tokens.
+
+        Args:
+            module: the attention module (names the layer).
+            query: [1, heads, N, head_dim].
+            key: [1, kv_heads, N, head_dim].
+            value: [1, kv_heads, N, head_dim].
+            scaling: factor of the scores; None is ``1/sqrt(head_dim)``.
+            window: sliding-window size of this layer, None for full attention.
+
+        Returns:
+            [1, N, heads, head_dim].
+        """
+        groups = query.shape[1] // key.shape[1]
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, d]
+        pq, pk, pv = (_take(x, self.prefix_index).transpose(1, 2) for x in (q, k, v))  # [B, heads, P, d]
+        if self.captured is not None:
+            self.captured[int(module.layer_idx)] = (pk.contiguous(), pv.contiguous())  # type: ignore[arg-type]
+        layer, first = self.first_query or (-1, 0)
+        first = first if layer == module.layer_idx else 0
+        out = self._attend_prefix(pq[:, :, first:], repeat_kv(pk, groups), repeat_kv(pv, groups), scaling, window)
+        out = F.pad(out, (0, 0, first, 0)) if first else out  # [B, H, P, d]
+        outputs = [out.transpose(1, 2).flatten(0, 1)]  # [B*P, H, d]
+        if self.member_index.numel():
+            outputs.append(self._attend_members(q, k, v, pk, pv, scaling, window))
+        return torch.cat(outputs).index_select(0, self.flat_slot)[None]  # [1, N, H, d]
+
+    def _attend_prefix(self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None) -> Tensor:
+        """Prefix part of ``attend``: the last Q queries, [B, H, Q, d], of P keys and values."""
+        if self.without_masks(q.device, window):
+            return attend_causally(q, k, v, scaling)
+        band = self._prefix_band(window, k.shape[2] - q.shape[2])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=band, is_causal=band is None, scale=scaling)
+
+    def _attend_members(
+        self, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Member part of ``attend``, on prefix keys and values [B, kv_heads, P, d]: [B*G*T, H, d]."""
+        b, g, t = self.member_index.shape
+        if self.without_masks(q.device, window):
+            mq, mk, mv = (_take(x, self.member_index) for x in (q, k, v))  # [B, G, T, heads, d]
+            scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+            out = attend_in_two_parts(mq, pk, pv, mk, mv, self._padding(q.dtype), scale)
+            return out.flatten(0, 2)
+        groups = q.shape[1] // k.shape[1]
+        pk, pv = repeat_kv(pk, groups), repeat_kv(pv, groups)  # [B, H, P, d]
+        if self.members_as_rows:
+            index = self.member_index.flatten(0, 1)  # [B*G, T]
+            pk, pv = (x.repeat_interleave(g, dim=0) for x in (pk, pv))  # [B*G, H, P, d]
+        else:
+            index = self.member_index.flatten(1, 2)  # [B, G*T]
+        mq = _take(q, index).transpose(1, 2)  # [rows, H, queries, d]
+        mk, mv = (repeat_kv(_take(x, index).transpose(1, 2), groups) for x in (k, v))
+        out = F.scaled_dot_product_attention(
+            mq,
+            torch.cat([pk, mk], dim=2),
+            torch.cat([pv, mv], dim=2),
+            attn_mask=self._member_mask(window),
+            scale=scaling,
+        )
+        return out.transpose(1, 2).reshape(b * g * t, q.shape[1], -1)  # [B*G*T, H, d]
+
+    def without_masks(self, device: torch.device, window: int | None) -> bool:
+        """Whether tokens attend without a mask of the layout's: on the CPU, where no window cuts anything off."""
+        longest = self.prefix_index.shape[1] + self.member_index.shape[2]
+        return device.type == "cpu" and (window is None or longest <= window)
+
+    def _padding(self, dtype: torch.dtype) -> Tensor | None:
+        """Additive mask [B, 1, 1, P] that hides padded prefix slots, None where there are none."""
+        key = ("padding",)
+        if key not in self._masks:
+            hidden = ~self.prefix_mask[:, None, None]
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, -torch.inf)
+            self._masks[key] = mask if bool(hidden.any()) else None
+        return self._masks[key]
+
+    def _prefix_band(self, window: int | None, first: int) -> Tensor | None:
+        """Who may be seen by prefix slots from ``first`` on, bool [1, 1, P-first, P]; None where plain causality is enough."""
+        length = self.prefix_index.shape[1]
+        window = length if window is None else window
+        if not first and length <= window:
+            return None
+        key = ("prefix", window, first)
+        if key not in self._masks:
+            at = torch.arange(length, device=self.prefix_index.device)
+            distance = at[first:, None] - at  # [P-first, P]
+            self._masks[key] = ((distance >= 0) & (distance < window))[None, None]
+        return self._masks[key]
+
+    def skip_queries(self, layer: int, positions: Tensor) -> None:
+        """Lets a layer leave out the prefix queries before the first that is needed.
+
+        Args:
+            layer: its index.
+            positions: int64 [U], flat tokens whose outputs are needed.
+        """
+        needed = (torch.isin(self.prefix_index, positions) & self.prefix_mask).any(0)  # [P]
+        first = int(needed.int().argmax()) if bool(needed.any()) else len(needed) - 1
+        self.first_query = layer, first if 2 * first > len(needed) else 0  # fewer are not worth a mask
+
+    def _member_mask(self, window: int | None) -> Tensor:
+        """Who a member token may see: bool [B*G, 1, T, P+T] for rows, [B, 1, G*T, P+G*T] for one row a group."""
+        key = ("member", window)
+        cached = self._masks.get(key)
+        if cached is not None:
+            return cached
+        b, g, t = self.member_index.shape
+        p, device = self.prefix_index.shape[1], self.prefix_index.device
+        own = torch.arange(t, device=device)
+        to_prefix = self.prefix_mask[:, None].expand(b, t, p)  # [B, T, P]
+        to_own = own[:, None] >= own  # [T, T]
+        if window is not None:
+            at = self.prefix_mask.sum(1)[:, None] + own  # [B, T] positions of member tokens
+            to_prefix = to_prefix & (at[:, :, None] - torch.arange(p, device=device) < window)
+            to_own = to_own & (own[:, None] - own < window)
+        if self.members_as_rows:
+            mask = torch.cat([to_prefix, to_own.expand(b, t, t)], dim=-1)  # [B, T, P+T]
+            mask = mask.repeat_interleave(g, dim=0)[:, None]  # [B*G, 1, T, P+T]
+        else:
+            same = torch.eye(g, dtype=torch.bool, device=device)[:, None, :, None] & to_own[None, :, None, :]
+            mask = torch.cat([to_prefix.repeat(1, g, 1), same.reshape(g * t, g * t).expand(b, g * t, g * t)], dim=-1)[
+                :, None
+            ]  # [B, 1, G*T, P+G*T]
+        self._masks[key] = mask
+        return mask
+
+
+@dataclass
+class TailLayout(PackedLayout):
+    """Members alone in the flat row, on top of one group's prefix that an earlier pass has captured.
+
+    Attributes:
+        prefix: per layer, keys and values of the prefix, [1, kv_heads, P, head_dim].
+    """
+
+    prefix: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Attention of the members' flat tokens; see ``PackedLayout.attend``."""
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, d]
+        pk, pv = self.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+        return self._attend_members(q, k, v, pk, pv, scaling, window).index_select(0, self.flat_slot)[None]
+
+
+def tail_layout(prefix: Mapping[int, tuple[Tensor, Tensor]], lengths: Sequence[int], device: torch.device) -> TailLayout:
+    """Layout of a flat row of members.
+
+    Args:
+        prefix: what ``PackedLayout.captured`` holds after a pass over one prefix.
+        lengths: member lengths, each at least 1.
+        device: where the index tensors live.
+
+    Returns:
+        The layout of ``sum(lengths)`` flat tokens.
+    """
+    size = next(iter(prefix.values()))[0].shape[2]
+    whole = pack_layout([size], [lengths], device)
+    return TailLayout(
+        whole.prefix_index,
+        whole.prefix_mask,
+        (whole.member_index - size).clamp(min=0),  # padding points anywhere
+        whole.member_mask,
+        whole.flat_slot[size:] - size,
+        prefix=prefix,
+    )
+
+
+def _take(flat: Tensor, index: Tensor) -> Tensor:
+    """Rows of ``flat`` [N, ...] at ``index`` [*shape] -> [*shape, ...]."""
+    return flat.index_select(0, index.reshape(-1)).view(*index.shape, *flat.shape[1:])
+
+
+def pack_layout(
+    prefix_lengths: Sequence[int],
+    member_lengths: Sequence[Sequence[int]],
+    device: torch.device,
+    *,
+    capture: bool = False,
+) -> PackedLayout:
+    """Layout of a flat row ``[prefix_1, members of 1, prefix_2, members of 2, ...]``.
+
+    Args:
+        prefix_lengths: B prefix lengths, each at least 1.
+        member_lengths: B lists of member lengths, each at least 1 (a list may be empty).
+        device: where the index tensors live.
+        capture: keep the prefix keys and values (prefill of a rollout).
+
+    Returns:
+        The layout of ``sum(prefix) + sum(member)`` flat tokens.
+    """
+    b, p = len(prefix_lengths), max(prefix_lengths)
+    g = max((len(lengths) for lengths in member_lengths), default=0)
+    t = max((n for lengths in member_lengths for n in lengths), default=0)
+    if t == 0:
+        g = 0
+    prefix_index = torch.zeros(b, p, dtype=torch.int64)
+    prefix_mask = torch.zeros(b, p, dtype=torch.bool)
+    member_index = torch.zeros(b, g, t, dtype=torch.int64)
+    member_mask = torch.zeros(b, g, t, dtype=torch.bool)
+    slots: list[Tensor] = []
+    flat = 0
+    for i, (length, lengths) in enumerate(zip(prefix_lengths, member_lengths, strict=True)):
+        prefix_index[i, :length] = torch.arange(flat, flat + length)
+        prefix_mask[i, :length] = True
+        slots.append(torch.arange(i * p, i * p + length))
+        flat += length
+        for j, n in enumerate(lengths):
+            member_index[i, j, :n] = torch.arange(flat, flat + n)
+            member_mask[i, j, :n] = True
+            first = b * p + (i * g + j) * t
+            slots.append(torch.arange(first, first + n))
+            flat += n
+    return PackedLayout(
+        prefix_index.to(device),
+        prefix_mask.to(device),
+        member_index.to(device),
+        member_mask.to(device),
+        torch.cat(slots).to(device),
+        captured={} if capture else None,
+    )

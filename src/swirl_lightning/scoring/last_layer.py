@@ -1,0 +1,53 @@
+"""The last layer, computed only where something is scored: after its keys and values, nothing looks at the other tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from swirl_lightning.scoring.attention import PackedLayout
+
+_MOST = 0.9  # share of the tokens above which picking them costs what it saves
+
+
+@contextmanager
+def last_layer_at(model: PreTrainedModel, layout: PackedLayout, positions: Tensor) -> Iterator[None]:
+    """Makes the last layer skip tokens inside the ``with``: its MLP computes ``positions`` alone, its attention their queries.
+
+    Hidden states elsewhere are wrong and must not be used. Where the architecture does not mark its layers or has no
+    ``mlp``, and where that is compiled or is going to be computed again by gradient checkpointing, nothing is skipped of it.
+
+    Args:
+        model: a causal LM that takes ``layout``.
+        layout: of the forward pass inside the ``with``.
+        positions: int64 [U], distinct flat tokens whose final hidden states are needed.
+    """
+    layers = [module for module in model.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)]
+    layout.skip_queries(model.config.get_text_config().num_hidden_layers - 1, positions)
+    mlp = getattr(layers[-1], "mlp", None) if layers else None
+    if mlp is None or _computed_anew(layers[-1]) or mlp._compiled_call_impl is not None:
+        yield
+        return
+    own_forward = mlp.forward
+
+    def forward(hidden: Tensor) -> Tensor:
+        """The MLP of [..., N, width] at the positions, zeros elsewhere."""
+        if len(positions) > _MOST * hidden.shape[-2]:
+            return own_forward(hidden)  # type: ignore[no-any-return]
+        out = own_forward(hidden.index_select(-2, positions))
+        return out.new_zeros(hidden.shape).index_copy(-2, positions, out)  # type: ignore[no-any-return]
+
+    mlp.forward = forward
+    try:
+        yield
+    finally:
+        del mlp.forward  # the instance attribute; the class's forward shows again
+
+
+def _computed_anew(layer: nn.Module) -> bool:
+    return bool(layer.gradient_checkpointing) and layer.training and torch.is_grad_enabled()

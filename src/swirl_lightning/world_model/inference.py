@@ -1,0 +1,206 @@
+"""What the two models can be asked, with prompts, constraints and sampling in place. Plain torch: no Lightning here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from swirl_lightning.codecs.base import Codec, TokenConstraint
+from swirl_lightning.rollout.base import RolloutEngine
+from swirl_lightning.rollout.sampler import TransformersEngine
+from swirl_lightning.scoring.scorer import CausalScorer
+from swirl_lightning.types import (
+    Role,
+    SamplingParams,
+    ScoredRow,
+    State,
+    TokenScores,
+    Trajectory,
+    Transition,
+    UnlabelledPair,
+)
+from swirl_lightning.world_model.pair import WorldModel
+from swirl_lightning.world_model.prompts import PromptBuilder
+
+Pair = UnlabelledPair | Transition
+Progress = Callable[[int], None]
+
+
+def pair_seed(seed: int, pair: Pair, *parts: object) -> int:
+    """A sampling seed that depends on the run's seed and the pair only, not on batch or rank.
+
+    Args:
+        seed: of the run.
+        pair: identified by episode and step.
+        *parts: what else tells draws apart (role, epoch).
+
+    Returns:
+        An integer below 2**63.
+    """
+    key = "/".join(map(str, (seed, pair.episode, pair.step, *parts)))
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) >> 1
+
+
+@dataclass
+class Inference:
+    """Rollouts and scores of both roles.
+
+    Attributes:
+        world_model: the pair of models.
+        prompts: encodes prompts and scored rows.
+        sampling: default sampling settings of each role.
+        constraints: token constraint of each role, None where there is none.
+        engine: draws completions.
+        scorer: computes log-probabilities.
+    """
+
+    world_model: WorldModel
+    prompts: PromptBuilder
+    sampling: Mapping[Role, SamplingParams]
+    constraints: Mapping[Role, TokenConstraint | None] = field(default_factory=dict)
+    engine: RolloutEngine = field(default_factory=TransformersEngine)
+    scorer: CausalScorer = field(default_factory=CausalScorer)
+
+    @property
+    def codec(self) -> Codec:
+        """Turns states and actions into token ids."""
+        return self.prompts.codec
+
+    def rollout(
+        self,
+        role: Role,
+        prompts: Sequence[Sequence[int]],
+        group_size: int,
+        *,
+        seeds: Sequence[int],
+        params: SamplingParams | None = None,
+        progress: Progress | None = None,
+    ) -> Trajectory:
+        """Draws a group of completions for each prompt of a role."""
+        with self.world_model.use(role) as model:
+            return self.engine.generate(
+                model,
+                prompts,
+                group_size,
+                params or self.sampling[role],
+                seeds=seeds,
+                stop_ids=[self.codec.eos_id],
+                pad_id=self.codec.pad_id,
+                constraint=self.constraints.get(role),
+                progress=progress,
+            )
+
+    def decode(self, role: Role, trajectory: Trajectory) -> Iterator[tuple[State, ...]]:
+        """Completions of each prompt as states (FWM) or actions (IDM)."""
+        decode = self.codec.decode_state if role is Role.FWM else self.codec.decode_action
+        prompts, members = trajectory.completions.shape[:2]
+        for i in range(prompts):
+            yield tuple(decode(trajectory.completion_ids(i, k)) for k in range(members))
+
+    def score_rows(self, role: Role | str, groups: Sequence[Sequence[ScoredRow]]) -> TokenScores:
+        """Log-probabilities of row tails at temperature 1 under a role (or ``reference``), without gradients."""
+        constraint = self.constraints.get(role) if isinstance(role, Role) else None
+        with self.world_model.use(role) as model:
+            return self.scorer.score(model, groups, constraint=constraint)
+
+    def infer_actions(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        params: SamplingParams | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> list[list[str]]:
+        """Asks the IDM which action led from each state to its next state.
+
+        Args:
+            pairs: B pairs.
+            params: sampling settings; None takes the role's own.
+            samples: answers a pair.
+            seed: of the draws.
+            progress: called with the number of newly finished answers.
+
+        Returns:
+            B lists of ``samples`` actions.
+        """
+        if not pairs:
+            return []
+        prompts = [self.prompts.idm_prompt(pair).ids for pair in pairs]
+        seeds = [pair_seed(seed, pair, Role.IDM) for pair in pairs]
+        drawn = self.rollout(Role.IDM, prompts, samples, seeds=seeds, params=params, progress=progress)
+        return [[str(action) for action in actions] for actions in self.decode(Role.IDM, drawn)]
+
+    def predict_states(
+        self,
+        pairs: Sequence[Pair],
+        actions: Sequence[str],
+        *,
+        params: SamplingParams | None = None,
+        samples: int = 1,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> list[list[State]]:
+        """Asks the FWM for the state after each action.
+
+        Args:
+            pairs: B pairs; only their state and context are read.
+            actions: B actions.
+            params: sampling settings; None takes the role's own.
+            samples: predictions a pair.
+            seed: of the draws.
+            progress: called with the number of newly finished predictions.
+
+        Returns:
+            B lists of ``samples`` states.
+        """
+        if not pairs:
+            return []
+        prompts = [self.prompts.fwm_prompt(pair, action).ids for pair, action in zip(pairs, actions, strict=True)]
+        seeds = [pair_seed(seed, pair, Role.FWM) for pair in pairs]
+        drawn = self.rollout(Role.FWM, prompts, samples, seeds=seeds, params=params, progress=progress)
+        return [list(states) for states in self.decode(Role.FWM, drawn)]
+
+    def exact_match(self, role: Role, transitions: Sequence[Transition]) -> float:
+        """Share of labelled transitions whose answer the role gives right, greedily."""
+        greedy = replace(self.sampling[role], temperature=0.0)
+        if role is Role.FWM:
+            states = self.predict_states(transitions, [t.action for t in transitions], params=greedy)
+            same = self.codec.canonical
+            return sum(same(y[0]) == same(t.next_state) for y, t in zip(states, transitions, strict=True)) / len(transitions)
+        actions = self.infer_actions(transitions, params=greedy)
+        return sum(z[0] == t.action for z, t in zip(actions, transitions, strict=True)) / len(transitions)
+
+    def score_states(self, pairs: Sequence[Pair], actions: Sequence[str], next_states: Sequence[State]) -> TokenScores:
+        """``log P(next_state | state, action)`` of N rows; consecutive rows of one pair share their prefix."""
+        rows = [
+            self.prompts.fwm_row(pair, action, state) for pair, action, state in zip(pairs, actions, next_states, strict=True)
+        ]
+        return self.score_rows(Role.FWM, _by_pair(pairs, rows))
+
+    def score_actions(
+        self, pairs: Sequence[Pair], actions: Sequence[str], next_states: Sequence[State] | None = None
+    ) -> TokenScores:
+        """``log Q(action | state, next_state)`` of N rows; next states default to the observed ones."""
+        observed = [pair.next_state for pair in pairs] if next_states is None else next_states
+        rows = [self.prompts.idm_row(pair, state, action) for pair, action, state in zip(pairs, actions, observed, strict=True)]
+        return self.score_rows(Role.IDM, _by_pair(pairs, rows))
+
+
+def _by_pair(pairs: Sequence[Pair], rows: Sequence[ScoredRow]) -> list[list[ScoredRow]]:
+    """Rows grouped with their neighbours of the same pair."""
+    groups: list[list[ScoredRow]] = []
+    for i, row in enumerate(rows):
+        if i and pairs[i] is pairs[i - 1]:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def total(scores: TokenScores) -> torch.Tensor:
+    """Sequence log-probabilities, float32 [N]."""
+    return scores.logprobs.sum(-1)

@@ -1,0 +1,100 @@
+"""Training of an image codec: tiles by themselves, and reconstructions are read."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("PIL")
+
+from swirl_lightning.codec_training.frames import FrameDataModule
+from swirl_lightning.codec_training.module import CodecModule, _encoded
+from swirl_lightning.codecs.image_models import split_tiles
+from swirl_lightning.codecs.image_pixels import pixels, to_png
+
+
+def module(**options):
+    torch.manual_seed(0)
+    return CodecModule(size=16, codes=8, channels=(4, 4, 4), norm_groups=2, code_dim=2, **options)
+
+
+def quadrants(image):
+    """A reader: is the middle of each quarter bright?"""
+    seen = pixels(image, None)
+    return [bool(seen[y, x].max() > 128) for y in (4, 12) for x in (4, 12)]
+
+
+def test_cells_whose_pixels_stay_are_found():
+    first = torch.zeros(2, 3, 16, 16)
+    second = first.clone()
+    second[1, 2, 7, 8] = 1.0  # one channel of one pixel, in the second row and third column of cells
+    same = module()._same(first, second)
+    assert same.shape == (2, 4, 4)
+    assert (~same).nonzero().tolist() == [[1, 1, 2]]
+
+
+def coloured(*rows):
+    """Images [1, 3, 16, 16] of 4 x 4 tiles, a digit each: its brightness."""
+    cells = torch.tensor([[int(digit) for digit in row] for row in rows]) * 28
+    return cells.repeat_interleave(4, 0).repeat_interleave(4, 1).to(torch.uint8).expand(1, 3, 16, 16)
+
+
+def test_with_tiles_a_code_depends_on_its_own_cell_only():
+    first, second = coloured("0123", "4567", "7654", "3210"), coloured("0123", "4967", "7654", "3210")
+    whole, tiled = module(), module(tile=4)
+    for model, exact in ((whole, False), (tiled, True)):
+        model.eval()
+        with torch.no_grad():
+            latents = [model._pass(split(model, image).float() / 127.5 - 1)[3] for image in (first, second)]
+        same = [bool(torch.equal(a, b)) for a, b in zip(*(x.flatten(0, 2) for x in latents), strict=True)]
+        assert same.count(False) == 1 if exact else same.count(False) > 1
+    image, codes = tiled._rebuilt(first)
+    assert image.shape == (1, 3, 16, 16)
+    assert torch.equal(codes[0, 0], codes[0, 3].flip(0))
+    assert torch.allclose(image[..., :4, :4], image[..., 12:, 12:])
+
+
+def split(model, image):
+    return image if model.tile is None else split_tiles(image, model.tile)
+
+
+def test_tiles_are_learned_as_often_as_they_are_distinct(tmp_path):
+    frames = [quartered((0, 0, 0, 255)), quartered((0, 0, 0, 0)), quartered((255, 0, 99, 0))]
+    rows = [
+        {"state": a, "next_state": b, "action": "a", "episode": f"e{i}", "step": 0, "split": split}
+        for i, (a, b, split) in enumerate([(frames[0], frames[1], "train"), (frames[2], frames[2], "val")])
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "transitions.parquet")
+    data = FrameDataModule(str(tmp_path), size=16, tile=8)
+    data.setup()
+    (batch,) = list(data.train_dataloader())
+    assert sorted(int(tile.max()) for tile in batch) == [0, 255]
+    images, others, _ = next(iter(data.val_dataloader()))
+    assert images.shape == others.shape == (1, 3, 16, 16)
+
+
+def quartered(values):
+    """PNG bytes of 16 x 16 pixels with four grey quarters."""
+    return to_png(np.array(values, np.uint8).reshape(2, 2, 1).repeat(8, 0).repeat(8, 1).repeat(3, 2))
+
+
+def test_sizes_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="cut into tiles of 6 pixels"):
+        module(tile=6)
+    with pytest.raises(ValueError, match="set one of them"):
+        module(tile=8, crop=8)
+
+
+def test_what_reconstructions_show_is_measured():
+    model = module(reader=f"{__name__}:quadrants")
+    white, black = torch.full((1, 3, 16, 16), 255.0), torch.zeros(1, 3, 16, 16)
+    half = black.clone()
+    half[..., :8] = 255.0
+    model.readings.update(_encoded(torch.cat([white, half])), _encoded(torch.cat([white, white])))
+    assert {name: float(value) for name, value in model.readings.compute().items()} == {
+        "val/cells_right": 0.75,
+        "val/worlds_right": 0.5,
+    }
+    assert not len(module().readings)
