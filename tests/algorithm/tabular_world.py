@@ -36,6 +36,17 @@ class TabularPolicy:
         shapes = [(contexts, vocab**t, vocab) for t in range(length)]
         return TabularPolicy([scale * torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes])
 
+    def holding(self, probabilities: Tensor) -> TabularPolicy:
+        """A policy of this shape that gives each sequence the probability [C, S]: a table a prefix can hold any."""
+        tables = []
+        for t, like in enumerate(self.logits):
+            alive = self.mask[:, t]
+            index = self.prefixes(t) * self.vocab + self.tokens[:, t]
+            mass = torch.zeros(like.flatten(1).shape, dtype=like.dtype)  # [C, V^t * V]
+            mass = mass.index_add(1, index[alive], probabilities[:, alive])
+            tables.append(mass.clamp(min=1e-300).log().view_as(like))
+        return TabularPolicy(tables)
+
     @property
     def size(self) -> int:
         return len(self.tokens)

@@ -1,14 +1,17 @@
-"""The maths of both phases (arXiv:2602.06130): advantages, rewards, GRPO, likelihood and the two variational bounds."""
+"""The maths of both phases (arXiv:2602.06130): advantages, rewards, GRPO, closed form, likelihood and the two bounds."""
 
 from swirl_lightning.algorithm.objectives.advantages import group_advantages
 from swirl_lightning.algorithm.objectives.bounds import elbo_estimate, mutual_information_bound
 from swirl_lightning.algorithm.objectives.grpo import GrpoConfig, GrpoTerms, grpo_loss, normaliser
+from swirl_lightning.algorithm.objectives.posterior import Candidates, Posterior, solve
 from swirl_lightning.algorithm.objectives.rewards import sequence_reward
 from swirl_lightning.algorithm.objectives.sft import nll_loss
 
 __all__ = [
+    "Candidates",
     "GrpoConfig",
     "GrpoTerms",
+    "Posterior",
     "elbo_estimate",
     "group_advantages",
     "grpo_loss",
@@ -16,4 +19,5 @@ __all__ = [
     "nll_loss",
     "normaliser",
     "sequence_reward",
+    "solve",
 ]
