@@ -25,7 +25,7 @@ WORLDS = {  # what has to be installed, options of a small recording, options of
 
 def kill_when(rank, what):
     """Ends this process when a file of that name is about to be moved into place, or after two finished jobs."""
-    from swirl_lightning.data import jobs
+    from swirl_lightning.environments.recording import jobs
 
     replace, add, added = os.replace, jobs._Journal.add, []
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
+from swirl_lightning.commands.predictions import json_lines, text_field
 from swirl_lightning.evaluation.judge import Judge
 from swirl_lightning.metrics import Benchmark, score_metrics
 
@@ -48,46 +49,6 @@ def read_predictions(path: Path) -> list[Row]:
                 has, lacks = (where, f"{path}, line 1") if getattr(rows[0], name) is None else (f"{path}, line 1", where)
                 raise ValueError(f"{lacks}: field {name!r} is missing, but {has} has it; give it everywhere or nowhere")
     return rows
-
-
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a file of predictions with their places.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if there is nothing in it, or naming file and line of what is no object.
-    """
-    empty = True
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number}"
-            try:
-                record = json.loads(line)
-            except ValueError as error:  # bad JSON, bad UTF-8
-                raise ValueError(f"{where}: malformed JSON ({error}); every line must hold one object") from error
-            except RecursionError as error:
-                raise ValueError(f"{where}: JSON that is nested too deeply") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{where}: must hold one JSON object, got {type(record).__name__}")
-            empty = False
-            yield where, record
-    if empty:
-        raise ValueError(f"{path} is empty: there is no prediction to score")
-
-
-def text_field(where: str, record: Mapping[str, Any], name: str, required: bool) -> str | None:
-    """A field that holds text, or None where it may be missing and is.
-
-    Raises:
-        ValueError: if it is missing or no text.
-    """
-    value = record.get(name)
-    if value is None and not required:
-        return None
-    if not isinstance(value, str):
-        got = f"missing; the line has {', '.join(sorted(record)) or 'no field'}" if name not in record else repr(value)[:80]
-        raise ValueError(f"{where}: field {name!r} must be text, got {got}")
-    return value
 
 
 def score(benchmark: Benchmark, file: Path, out: Path, bert_score: Path | None, bert_layer: int | None) -> str:

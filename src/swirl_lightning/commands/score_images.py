@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from swirl_lightning.commands.score import json_lines, text_field
+from swirl_lightning.commands.predictions import json_lines, text_field
 from swirl_lightning.evaluation.judge import Judge, Question, Verdict
 from swirl_lightning.metrics.clip import ClipEncoder, clip_similarities
 from swirl_lightning.metrics.images import ImageSimilarity

@@ -64,7 +64,7 @@ ENVIRONMENTS = {
     "crafter": Environment("visual.crafter:CrafterRecorder", "Crafter's open world as pictures, random walks"),
     "doorkey": Environment("text.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
     "mind2web": Environment(
-        "swirl_lightning.environments.web.mind2web:Mind2WebRecorder", "Mind2Web's released pages and actions"
+        "web.mind2web:Mind2WebRecorder", "Mind2Web's released pages and actions"
     ),
     "miniwob": Environment("web.miniwob:MiniWobRecorder", "MiniWoB++'s pages in a headless browser"),
     "minigrid_images": Environment(
