@@ -63,9 +63,7 @@ ENVIRONMENTS = {
     "bfcl": Environment("tools.bfcl:BfclRecorder", "BFCL's simulated APIs: calls, wrong calls, answers"),
     "crafter": Environment("visual.crafter:CrafterRecorder", "Crafter's open world as pictures, random walks"),
     "doorkey": Environment("text.doorkey:DoorKeyRecorder", "MiniGrid's DoorKey rooms, a fixed slot a thing"),
-    "mind2web": Environment(
-        "web.mind2web:Mind2WebRecorder", "Mind2Web's released pages and actions"
-    ),
+    "mind2web": Environment("web.mind2web:Mind2WebRecorder", "Mind2Web's released pages and actions"),
     "miniwob": Environment("web.miniwob:MiniWobRecorder", "MiniWoB++'s pages in a headless browser"),
     "minigrid_images": Environment(
         "visual.minigrid_images:MiniGridImageRecorder",
