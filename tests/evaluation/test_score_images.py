@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from swirl_lightning.cli import main
 from swirl_lightning.codecs.image_pixels import load_rgb, to_png
@@ -30,7 +30,7 @@ def clip(tmp_path_factory):
     torch.manual_seed(0)
     config = CLIPConfig(text_config=text, vision_config=size | {"image_size": 32, "patch_size": 8}, projection_dim=16)
     CLIPModel(config).eval().save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
     return folder
 
@@ -66,7 +66,7 @@ def test_similarities_are_those_of_clip_itself(clip):
     encoder, model, tokenizer = ClipEncoder(clip), CLIPModel.from_pretrained(clip).eval(), CLIPTokenizer.from_pretrained(clip)
     images, captions = [image(i) for i in range(3)], ["a dog", "two cats on a mat and a very long rest of it", "b"]
     texts = tokenizer(captions, padding=True, truncation=True, max_length=20, return_tensors="pt")
-    inputs = CLIPImageProcessor.from_pretrained(clip)(images=[load_rgb(i) for i in images], return_tensors="pt")
+    inputs = CLIPImageProcessorPil.from_pretrained(clip)(images=[load_rgb(i) for i in images], return_tensors="pt")
     with torch.no_grad():
         out = model(**texts, **inputs)
     expected = out.logits_per_image / model.logit_scale.exp()

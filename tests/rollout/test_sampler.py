@@ -4,13 +4,14 @@ import random
 
 import pytest
 import torch
+from transformers import GenerationConfig, GenerationMixin
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.rollout.sampler import TransformersEngine
-from swirl_lightning.rollout.sampling import next_tokens
+from swirl_lightning.rollout.sampling import _cut, next_tokens
+from swirl_lightning.scoring import scorer as scoring
 from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath
 from swirl_lightning.types import SamplingParams, ScoredRow
-from swirl_lightning.world_model import scorer as scoring
 from tests.models import ARCHITECTURES, VOCAB, build
 
 STOP = [1, *range(40, 48)]
@@ -112,6 +113,19 @@ def test_cuts_keep_what_they_say(params, kept):
     logits = torch.tensor([0.64, 0.25, 0.08, 0.03]).log()[None].expand(4000, -1)
     tokens, _ = next_tokens(logits, torch.rand(4000, dtype=torch.float64), params)
     assert set(tokens.tolist()) == kept
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cuts_are_those_of_transformers(seed):
+    rng = random.Random(seed)
+    logits = 3 * torch.randn(300, 60, generator=torch.Generator().manual_seed(seed))
+    params = SamplingParams(1, rng.uniform(0.5, 1.5), rng.randint(2, 30), rng.uniform(0.3, 0.99), rng.uniform(0.01, 0.4))
+    theirs = GenerationConfig(
+        do_sample=True, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p
+    )
+    scores = GenerationMixin._get_logits_processor(build("gpt2"), theirs)(None, logits)
+    ours = _cut(torch.softmax(logits / params.temperature, dim=-1), params)
+    torch.testing.assert_close(ours / ours.sum(-1, keepdim=True), torch.softmax(scores, dim=-1), atol=1e-6, rtol=0)
 
 
 def test_no_room_is_said_before_sampling():

@@ -5,11 +5,11 @@ import torch
 from transformers import Gemma3ForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from swirl_lightning.scoring import attention, causal_blocks, head
 from swirl_lightning.scoring.head import _Selected
 from swirl_lightning.scoring.packing import common_prefix, in_turns, pack, tokens_of
 from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath, prefer_shared_prefix
 from swirl_lightning.types import ScoredRow
-from swirl_lightning.world_model import attention, causal_blocks, head
 from tests.models import ARCHITECTURES, build, random_groups
 from tests.scoring.test_scorer import SHAPES, EvenTokens, gradients
 

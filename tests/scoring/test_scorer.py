@@ -79,6 +79,25 @@ def test_temperature_constraint_and_chunked_head(path):
         torch.testing.assert_close(value, wanted[key], atol=2e-5, rtol=1e-4)
 
 
+class OneMoreEach(TokenConstraint):
+    """A completion may go up to token 40 first, then 20 higher with every token."""
+
+    vocab_size = VOCAB
+
+    def allowed(self, generated):
+        return torch.arange(VOCAB) < 40 + 20 * len(generated)
+
+
+@pytest.mark.parametrize("path", list(ScoringPath))
+def test_rows_of_one_group_that_start_apart_follow_the_constraint_from_their_own_start(path):
+    model, ids = build("llama"), (3, 4, 5, 35, 55, 75)
+    group = [ScoredRow(ids, 3), ScoredRow((*ids[:3], 21, 22), 3), ScoredRow(ids, 2), ScoredRow((*ids[:4], 30), 4)]
+    together = CausalScorer(path=path).score(model, [group], constraint=OneMoreEach())
+    apart = CausalScorer(path=path).score(model, [[row] for row in group], constraint=OneMoreEach())
+    assert apart.logprobs.isfinite().all()
+    torch.testing.assert_close(together.logprobs, apart.logprobs, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("budget", [40, 25, 1])  # one group a pass, groups divided, one row a pass
 def test_micro_batches_add_up_to_the_whole_batch(budget):
     model, groups = build("llama"), random_groups(6, 4, 12, 8)

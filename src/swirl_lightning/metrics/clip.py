@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoTokenizer, CLIPImageProcessor, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from swirl_lightning.codecs.image_pixels import load_rgb
 
@@ -37,7 +37,7 @@ class ClipEncoder:
             )
         self._folder = str(folder)
         try:
-            self._processor = CLIPImageProcessor.from_pretrained(self._folder, local_files_only=True)
+            self._processor = CLIPImageProcessorPil.from_pretrained(self._folder, local_files_only=True)
             self._vision = self._load(CLIPVisionModelWithProjection)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"CLIP: {folder} holds no CLIP model with its image processor: {error}") from error

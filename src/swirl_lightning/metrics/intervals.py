@@ -1,4 +1,4 @@
-"""Means over seeds with Student-t intervals."""
+"""Means over seeds with Student-t intervals, ratios of means with Fieller's."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
 
 
 def relative_gain(ours: Sequence[float], base: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Paired gain over a baseline, relative to the baseline's mean: ``mean(ours - base) / mean(base)``.
+    """Gain over a baseline, relative to the baseline's mean: ``mean(ours) / mean(base) - 1``, paired by seed.
+
+    Both means are uncertain, so the interval is Fieller's (E. C. Fieller, JRSS B 16 (1954) 175-185): the ratios ``r`` for
+    which the mean of ``ours - r base`` is not significantly different from 0.
 
     Args:
         ours: one value a seed.
@@ -70,16 +73,26 @@ def relative_gain(ours: Sequence[float], base: Sequence[float], level: float = 0
         level: confidence.
 
     Returns:
-        ``(gain, low, high)``, 0.14 for 14 %.
+        ``(gain, low, high)``, 0.14 for 14 %. A single seed has no interval, and both ends are nan; where the baseline's mean
+        is not significantly different from 0, any ratio may be, and they are infinite.
 
     Raises:
         ValueError: if the lists do not pair up or the baseline's mean is 0.
     """
-    if len(ours) != len(base):
-        raise ValueError(f"relative_gain pairs seeds: got {len(ours)} and {len(base)} values")
-    scale = sum(base) / max(1, len(base))
-    if scale == 0:
+    n = len(ours)
+    if n != len(base):
+        raise ValueError(f"relative_gain pairs seeds: got {n} and {len(base)} values")
+    x, y = sum(base) / max(1, n), sum(ours) / max(1, n)
+    if x == 0:
         raise ValueError("relative_gain: the baseline's mean is 0, a relative gain does not exist")
-    mean, low, high = mean_interval([a - b for a, b in zip(ours, base, strict=True)], level)
-    ends = sorted((low / scale, high / scale))
-    return mean / scale, ends[0], ends[1]
+    if n == 1:
+        return y / x - 1, math.nan, math.nan
+    # (y - r x)^2 <= t^2 var(y - r x) is a quadratic in r: a r^2 - 2 b r + c <= 0
+    scale = student_t_quantile(level, n - 1) ** 2 / (n * (n - 1))
+    a = x * x - scale * sum((p - x) ** 2 for p in base)
+    b = x * y - scale * sum((p - x) * (q - y) for p, q in zip(base, ours, strict=True))
+    c = y * y - scale * sum((q - y) ** 2 for q in ours)
+    if a <= 0:
+        return y / x - 1, -math.inf, math.inf
+    half = math.sqrt(max(0.0, b * b - a * c)) / a
+    return y / x - 1, b / a - half - 1, b / a + half - 1

@@ -65,11 +65,8 @@ def _last_positive(probabilities: Tensor) -> Tensor:
 
 
 def _cut(probabilities: Tensor, params: SamplingParams) -> Tensor:
-    """Zeroes what top-k, top-p and min-p exclude; ties at the border of top-k and top-p go to the lower token id."""
+    """Zeroes what top-k, top-p and min-p exclude, in this order; ties of top-k and top-p go to the lower token id."""
     size = probabilities.shape[-1]
-    if params.min_p > 0:
-        floor = params.min_p * probabilities.max(-1, keepdim=True).values
-        probabilities = probabilities.masked_fill(probabilities < floor, 0.0)
     if 0 < params.top_k < size or params.top_p < 1:
         ordered, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
         drop = torch.zeros_like(ordered, dtype=torch.bool)
@@ -80,4 +77,7 @@ def _cut(probabilities: Tensor, params: SamplingParams) -> Tensor:
             mass = ordered / ordered.sum(-1, keepdim=True)
             drop |= mass.cumsum(-1) - mass >= params.top_p  # the token that crosses the threshold stays
         probabilities = probabilities.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), 0.0)
+    if params.min_p > 0:  # last, as in transformers: what it leaves out must not count in top-p's mass
+        floor = params.min_p * probabilities.max(-1, keepdim=True).values
+        probabilities = probabilities.masked_fill(probabilities < floor, 0.0)
     return probabilities

@@ -46,8 +46,14 @@ class ScoringHead:
     ) -> None:
         self.packed, self.temperature, self.constraint, self.softcap = packed, temperature, constraint, softcap
         self.want_entropy, self.logit_budget = entropy, logit_budget
-        # one distribution serves every row that continues a shared position
-        self.positions, self._inverse = torch.unique(packed.source, return_inverse=True)  # [U], [S]
+        # one distribution serves every row that continues a shared position, with the same completion so far where that counts
+        starts, scale = torch.zeros_like(packed.row), 1
+        if constraint is not None and not constraint.static:
+            starts = torch.tensor([row.start for row in packed.rows], device=starts.device)[packed.row]  # [S]
+            scale = 1 + max((row.start for row in packed.rows), default=0)
+        places, self._inverse = torch.unique(packed.source * scale + starts, return_inverse=True)  # [U], [S]
+        self._places = places // scale  # [U], ascending
+        self.positions = torch.unique_consecutive(self._places)
         self.logprobs: Tensor | None = None  # float32 [S]
         self.entropy: Tensor | None = None  # float32 [S]
 
@@ -61,7 +67,7 @@ class ScoringHead:
         Returns:
             A placeholder in the shape of logits; the scores are kept in ``logprobs`` and ``entropy``.
         """
-        positions, inverse = self.positions, self._inverse
+        positions, inverse = self._places, self._inverse
         order = torch.argsort(inverse, stable=True)  # targets of one position lie together
         hidden = hidden[0].index_select(0, positions)  # [U, width]
         firsts = torch.searchsorted(inverse[order], torch.arange(len(positions) + 1, device=hidden.device))  # [U+1]
