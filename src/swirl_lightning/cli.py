@@ -107,7 +107,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.utilities import rank_zero_info
 
-    import swirl_lightning.data  # short class names in YAML: the classes must be imported
+    import swirl_lightning.data
+    import swirl_lightning.environments  # short class names in YAML: the classes must be imported
     from swirl_lightning.algorithm.module import SwirlModule
     from swirl_lightning.callbacks import PhaseFreezing, Preemption, RunCheckpoint
     from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
@@ -165,7 +166,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
 
     for known in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
-    assert swirl_lightning.data
+    assert swirl_lightning.environments
     register()
     return SwirlCLI(
         SwirlModule,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from swirl_lightning.commands.record import record
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.environments.recording.jobs import JOURNAL, JobRecorder, JobResult
+from swirl_lightning.environments.recording.record import record
 from swirl_lightning.environments.recording.simulators import SimulatorError, SimulatorProcess, run_side_by_side
 from swirl_lightning.types import Transition
 
@@ -49,13 +49,13 @@ def test_episodes_come_out_in_the_order_of_the_jobs():
 
 def test_an_interrupted_recording_goes_on_where_it_was(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    record(Countdown(), whole, 0.1, 0.2, 0)
+    record(Countdown(), whole)
     with pytest.raises(KeyboardInterrupt):
-        record(Countdown(fail_after=4), parts, 0.1, 0.2, 0)
+        record(Countdown(fail_after=4), parts)
     with (parts / JOURNAL).open("ab") as file:
         file.write(b'{"job": "e/0", "rows": [["half a li')  # killed while it wrote
     second = Countdown()
-    record(second, parts, 0.1, 0.2, 0)
+    record(second, parts)
     assert second.ran == ["e/1", "e/0"]
     assert list(read_transitions(parts)) == list(read_transitions(whole))
     assert json.loads((parts / "manifest.json").read_text())["recorder_counts"] == {"no-ops": 6}
@@ -64,9 +64,9 @@ def test_an_interrupted_recording_goes_on_where_it_was(tmp_path):
 
 def test_other_options_do_not_go_on_with_it(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        record(Countdown(fail_after=4), tmp_path, 0.1, 0.2, 0)
+        record(Countdown(fail_after=4), tmp_path)
     with pytest.raises(ValueError, match=r"differ in n\)"):
-        record(Countdown(n=9), tmp_path, 0.1, 0.2, 0)
+        record(Countdown(n=9), tmp_path)
 
 
 def test_a_process_that_does_not_answer_is_stopped():

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from swirl_lightning.extras import require
 from swirl_lightning.types import Transition, UnlabelledPair
 
-__all__ = ["ENVIRONMENTS", "Environment", "Presplit", "Recorder", "require"]
+__all__ = ["ENVIRONMENTS", "Environment", "Presplit", "Recorder", "recorder_options", "require"]
 
 
 class Recorder(Protocol):
-    """Makes transitions from a real simulator. One dataclass a simulator: its fields are the options of ``swirl record``."""
+    """Makes transitions from a real simulator. One dataclass a simulator: its fields are the options of ``swirl record``.
+
+    Options that change nothing in the data (how many workers) may be named in a class attribute ``free_options``.
+    """
 
     def record(self) -> Iterator[Sequence[Transition | UnlabelledPair]]:
         """Yields finished episodes; the same options give the same episodes."""
@@ -38,6 +42,23 @@ class Presplit(Protocol):
         ...
 
 
+def recorder_options(recorder: Any, *, free: bool = False) -> dict[str, Any]:
+    """Options of a recorder, as JSON holds them.
+
+    Args:
+        recorder: a dataclass.
+        free: also those that change nothing in the data.
+
+    Raises:
+        TypeError: if it is no dataclass, so that nobody can tell two recordings apart.
+    """
+    if not is_dataclass(recorder):
+        raise TypeError(f"{type(recorder).__name__} must be a dataclass whose fields are its options")
+    left_out = frozenset() if free else getattr(recorder, "free_options", frozenset())
+    options = {f.name: getattr(recorder, f.name) for f in fields(recorder) if f.init and f.name not in left_out}
+    return dict(json.loads(json.dumps(options, default=str)))
+
+
 @dataclass(frozen=True)
 class Environment:
     """An entry of the registry.
@@ -49,12 +70,6 @@ class Environment:
 
     recorder: str
     help: str = field(default="")
-
-    def load(self) -> type[Recorder]:
-        """The recorder's class."""
-        module, _, name = self.recorder.partition(":")
-        loaded: type[Recorder] = getattr(importlib.import_module(f"swirl_lightning.environments.{module}"), name)
-        return loaded
 
 
 ENVIRONMENTS = {
@@ -86,3 +101,21 @@ ENVIRONMENTS = {
     "video": Environment("visual.video:VideoRecorder", "any folder of videos as state-only pairs"),
 }
 """Worlds that ``swirl record`` knows; adding one is a line here and a file beside this one."""
+
+
+def load_recorder(name: str) -> type[Recorder]:
+    """The class of a recorder.
+
+    Args:
+        name: a world of ``ENVIRONMENTS``, or ``module:Class`` of a recorder of one's own.
+
+    Raises:
+        ValueError: if there is no such module or class.
+    """
+    place = f"swirl_lightning.environments.{ENVIRONMENTS[name].recorder}" if name in ENVIRONMENTS else name
+    module, _, kind = place.partition(":")
+    try:
+        loaded: type[Recorder] = getattr(importlib.import_module(module), kind)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"record: {place}: {error}; a module is found where it is installed, or on PYTHONPATH") from error
+    return loaded

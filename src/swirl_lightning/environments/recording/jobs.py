@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tqdm import tqdm
 
+from swirl_lightning.environments.registry import recorder_options
 from swirl_lightning.types import Transition
 
 JOURNAL = ".recording.jsonl"
@@ -53,9 +54,8 @@ class JobRecorder(ABC):
         return len(self.jobs())
 
     def options(self) -> dict[str, Any]:
-        """The recorder's options, as JSON holds them."""
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return dict(json.loads(json.dumps(options, default=str)))
+        """All of the recorder's options, as JSON holds them."""
+        return recorder_options(self, free=True)
 
     def record(self) -> Iterator[list[Transition]]:
         """Runs what is not in the journal yet, then yields every episode; those without a transition are empty lists.
@@ -67,7 +67,7 @@ class JobRecorder(ABC):
             path = self.journal
             if path is None:
                 path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / JOURNAL
-            journal = stack.enter_context(_Journal(path, self._identity()))
+            journal = stack.enter_context(_Journal(path, recorder_options(self)))
             jobs = list(self.jobs())
             todo = [job for job in jobs if job not in journal.places]
             with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="simulate", unit="episode") as bar:
@@ -79,9 +79,6 @@ class JobRecorder(ABC):
                 result = journal.read(job)
                 self.counts.update(result.counts)
                 yield result.transitions
-
-    def _identity(self) -> dict[str, Any]:
-        return {k: v for k, v in self.options().items() if k not in self.free_options}
 
 
 class _Journal:
@@ -101,7 +98,7 @@ class _Journal:
                 changed = ", ".join(sorted(k for k in {*known, *options} if known.get(k) != options.get(k)))
                 raise ValueError(
                     f"{path}: an interrupted recording with other options (they differ in {changed}): take the same ones to "
-                    "go on with it, delete the file to begin anew, or choose another --out"
+                    "go on with it, delete the file to begin anew, or choose another folder"
                 )
             if end:
                 self.places[json.loads(line)["job"]] = end

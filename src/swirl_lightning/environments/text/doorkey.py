@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.text.minigrid import DIRECTIONS, DROP, FORWARD, LEFT, PICKUP, RIGHT, TOGGLE, MiniGridRecorder
 
 ROOMS = ("MiniGrid-DoorKey-5x5-v0", "MiniGrid-DoorKey-6x6-v0", "MiniGrid-DoorKey-8x8-v0")
@@ -68,6 +69,24 @@ class DoorKeyRecorder(MiniGridRecorder):
             return DROP
         free = kind is None or (kind == "door" and ahead.is_open)
         return FORWARD if free and rng.random() < self.wander else rng.choice((LEFT, RIGHT))
+
+
+class DoorKeyDataModule(WorldDataModule):
+    """MiniGrid's DoorKey rooms as text, a fixed slot a thing: the quickstart's world.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(
+        self,
+        recorder: DoorKeyRecorder = DoorKeyRecorder(),  # noqa: B008  # holds options only
+        path: str = "data/doorkey",
+        **transitions: Any,
+    ) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 def _things(env: Any) -> Iterator[tuple[int, int, Any]]:

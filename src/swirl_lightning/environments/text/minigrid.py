@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal
 
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.registry import require
 from swirl_lightning.types import Transition
 
@@ -168,6 +169,24 @@ class MiniGridRecorder:
             return phrase
         verb = next((verb for verb in PARAPHRASES if phrase.startswith(verb)), phrase.split()[0])
         return rng.choice(PARAPHRASES[verb]) + phrase.removeprefix(verb)
+
+
+class MiniGridDataModule(WorldDataModule):
+    """MiniGrid's grid worlds as compact text.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(
+        self,
+        recorder: MiniGridRecorder = MiniGridRecorder(),  # noqa: B008  # holds options only
+        path: str = "data/minigrid",
+        **transitions: Any,
+    ) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 def describe(env: Any) -> str:

@@ -14,8 +14,9 @@ import math
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.recording.simulators import JavaSimulator
 from swirl_lightning.environments.text.text_games import Game, TextGameRecorder, spread
 
@@ -76,6 +77,24 @@ class ScienceWorldRecorder(TextGameRecorder):
                 raise ValueError(f"{self.package}: verbs: there is no {verb!r}; there are {', '.join(sorted(known))}")
             if not 0 < weight < math.inf:
                 raise ValueError(f"{self.package}: verbs: the weight of {verb!r} must be positive and finite, got {weight}")
+
+
+class ScienceWorldDataModule(WorldDataModule):
+    """ScienceWorld's rooms and science as text: gold paths and walks.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(
+        self,
+        recorder: ScienceWorldRecorder = ScienceWorldRecorder(),  # noqa: B008  # holds options only
+        path: str = "data/scienceworld",
+        **transitions: Any,
+    ) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 def _templates(simulator: JavaSimulator) -> list[str]:

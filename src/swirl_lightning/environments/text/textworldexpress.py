@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.recording.simulators import JavaSimulator
 from swirl_lightning.environments.text.text_games import Game, TextGameRecorder, spread
 
@@ -64,6 +65,24 @@ class TextWorldExpressRecorder(TextGameRecorder):
     def _start(self, simulator: JavaSimulator, name: str, number: int, split: str) -> Game:
         self._load(simulator, name)
         return _Game(simulator, json.loads(simulator.ask("generateNewGameJSON", number, SPLITS[split][0], True)))
+
+
+class TextWorldExpressDataModule(WorldDataModule):
+    """TextWorldExpress's small text games: gold paths and walks.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(
+        self,
+        recorder: TextWorldExpressRecorder = TextWorldExpressRecorder(),  # noqa: B008  # holds options only
+        path: str = "data/textworldexpress",
+        **transitions: Any,
+    ) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 class _Game(Game):

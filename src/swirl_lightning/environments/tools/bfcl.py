@@ -29,6 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.tools.bfcl_calls import KINDS, Call, Kind, Values, perturb
 from swirl_lightning.environments.tools.bfcl_state import changes, render, state_of
 from swirl_lightning.types import Transition
@@ -169,6 +170,24 @@ class BfclRecorder:
                 number = int(row["id"].rpartition("_")[2])
                 found.setdefault(number, []).append({**row, "calls": calls, "long_context": name == "long_context"})
         return dict(sorted(found.items()))
+
+
+class BfclDataModule(WorldDataModule):
+    """BFCL's simulated APIs: calls, wrong calls, answers.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(
+        self,
+        recorder: BfclRecorder = BfclRecorder(),  # noqa: B008  # holds options only
+        path: str = "data/bfcl",
+        **transitions: Any,
+    ) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 class _Dialogue:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.recording.json_list import elements
 from swirl_lightning.types import Transition
 
@@ -106,6 +107,19 @@ class StableToolBenchRecorder:
                 state = str(episode[0].state) if episode else state  # one copy of the documentation for all calls
                 episode.append(Transition(state, next_state, action, episode=name, step=len(episode)))
                 self.kept[split] = self.kept.get(split, 0) + 1
+
+
+class StableToolBenchDataModule(WorldDataModule):
+    """StableToolBench: the released calls of real tools that MirrorAPI learns from.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(self, recorder: StableToolBenchRecorder, path: str = "data/stabletoolbench", **transitions: Any) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 def _records(path: Path) -> Iterator[tuple[int, Any]]:

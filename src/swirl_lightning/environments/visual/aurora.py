@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.visual.image_records import NO_FILE, image_pair, read_records, text_field
 from swirl_lightning.types import Transition
 
@@ -83,3 +84,16 @@ class AuroraRecorder:
             self.counts[NO_FILE] += 1
             return []
         return [Transition(images[0], images[1], text_field(record, "instruction", place), episode=episode)]
+
+
+class AuroraDataModule(WorldDataModule):
+    """AURORA's image edits and its benchmark.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(self, recorder: AuroraRecorder, path: str = "data/aurora", **transitions: Any) -> None:
+        super().__init__(recorder, path, **transitions)

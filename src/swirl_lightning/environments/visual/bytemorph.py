@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from swirl_lightning.codecs.image_pixels import load_rgb
 from swirl_lightning.data.reader import TransitionTable, read_transitions
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.types import Transition
 
 _COLUMNS: dict[str, Any] = {
@@ -70,3 +71,16 @@ class ByteMorphRecorder:
                 load_rgb(image, where=f"{self._table.where(row)}, column {name!r}")
             self.counts[transition.episode.split("/")[0]] += 1
             yield [transition]
+
+
+class ByteMorphDataModule(WorldDataModule):
+    """ByteMorph's image edits: five types of motion.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(self, recorder: ByteMorphRecorder, path: str = "data/bytemorph", **transitions: Any) -> None:
+        super().__init__(recorder, path, **transitions)

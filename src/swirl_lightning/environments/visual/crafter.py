@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from swirl_lightning.codecs.image_pixels import to_png
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.extras import require
 from swirl_lightning.types import Transition
 
@@ -88,6 +89,24 @@ class CrafterRecorder:
             if ended:
                 break
         return kept
+
+
+class CrafterDataModule(WorldDataModule):
+    """Crafter's open world as pictures, random walks.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(
+        self,
+        recorder: CrafterRecorder = CrafterRecorder(),  # noqa: B008  # holds options only
+        path: str = "data/crafter",
+        **transitions: Any,
+    ) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 class _Ordered(dict[Any, None]):

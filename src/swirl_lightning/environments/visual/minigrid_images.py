@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swirl_lightning.codecs.image_pixels import pixels, to_png
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.text.doorkey import DoorKeyRecorder
 from swirl_lightning.extras import require
 
@@ -40,6 +41,24 @@ class MiniGridImageRecorder(DoorKeyRecorder):
     def manifest(self) -> dict[str, Any]:
         """Simulator, version and options."""
         return {**super().manifest(), "tile": TILE, "pillow": version("pillow")}
+
+
+class MiniGridImageDataModule(WorldDataModule):
+    """MiniGrid's DoorKey rooms as pictures: the visual quickstart's world.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(
+        self,
+        recorder: MiniGridImageRecorder = MiniGridImageRecorder(),  # noqa: B008  # holds options only
+        path: str = "data/minigrid_images",
+        **transitions: Any,
+    ) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 def draw_grid(env: Any, cells: int = 8) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlparse
 
 from swirl_lightning.data.formats import DataError
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.visual.image_records import NO_FILE, image_pair, read_records, text_field
 from swirl_lightning.types import Transition
 
@@ -96,3 +97,16 @@ class PicoBananaRecorder:
         url = text_field(file if isinstance(file, dict) else {}, "url", place)
         path = unquote(urlparse(url).path).lstrip("/")
         return path if (self.root / path).is_file() else Path(path).name
+
+
+class PicoBananaDataModule(WorldDataModule):
+    """PICO-BANANA-400K's image edits, in one or several turns.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(self, recorder: PicoBananaRecorder, path: str = "data/pico_banana", **transitions: Any) -> None:
+        super().__init__(recorder, path, **transitions)

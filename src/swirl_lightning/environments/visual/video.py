@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from swirl_lightning.codecs.image_pixels import square
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.extras import require
 from swirl_lightning.types import UnlabelledPair
 
@@ -51,6 +52,8 @@ class VideoRecorder:
         workers: videos decoded at once.
         work: finished videos are kept in this folder, so that an interrupted recording goes on; None keeps nothing.
     """
+
+    free_options: ClassVar[frozenset[str]] = frozenset({"workers", "work"})
 
     folder: Path
     seconds: float = 6.0
@@ -116,6 +119,19 @@ class VideoRecorder:
         if failure is not None:
             self.unreadable.append(failure)
         return pairs
+
+
+class VideoDataModule(WorldDataModule):
+    """Any folder of videos as state-only pairs.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(self, recorder: VideoRecorder, path: str = "data/video", **transitions: Any) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 def _options(recorder: VideoRecorder) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swirl_lightning.data.formats import DataError
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.recording.json_list import elements
 from swirl_lightning.types import Transition
 
@@ -124,6 +125,24 @@ class Mind2WebRecorder:
             self.counts[f"{which}: pages cut"] += 1
             self.counts[f"{which}: characters cut"] += left_out
         return text
+
+
+class Mind2WebDataModule(WorldDataModule):
+    """Mind2Web's released pages and actions.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(
+        self,
+        recorder: Mind2WebRecorder = Mind2WebRecorder(),  # noqa: B008  # holds options only
+        path: str = "data/mind2web",
+        **transitions: Any,
+    ) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 def clean(text: str) -> str:

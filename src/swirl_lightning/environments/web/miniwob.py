@@ -32,6 +32,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.recording.browser import Browser
 from swirl_lightning.environments.recording.jobs import JobRecorder, JobResult
 from swirl_lightning.environments.recording.simulators import SimulatorError, run_side_by_side
@@ -141,6 +142,24 @@ class MiniWobRecorder(JobRecorder):
             browser.restart()
             _prepare(browser)
         return JobResult(episode.kept, dict(episode.counts))
+
+
+class MiniWobDataModule(WorldDataModule):
+    """MiniWoB++'s pages in a headless browser.
+
+    Args:
+        recorder: what is recorded where it is missing.
+        path: folder of the recording.
+        **transitions: options of ``TransitionDataModule``.
+    """
+
+    def __init__(
+        self,
+        recorder: MiniWobRecorder = MiniWobRecorder(),  # noqa: B008  # holds options only
+        path: str = "data/miniwob",
+        **transitions: Any,
+    ) -> None:
+        super().__init__(recorder, path, **transitions)
 
 
 def pages_folder() -> Path:
