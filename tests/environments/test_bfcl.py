@@ -13,8 +13,8 @@ pytest.importorskip("bfcl_eval")
 pytest.importorskip("mpmath")
 
 from swirl_lightning.cli import main
-from swirl_lightning.data import bfcl
 from swirl_lightning.data.reader import read_transitions
+from swirl_lightning.environments.tools import bfcl
 from swirl_lightning.environments.tools.bfcl import APIS, BfclRecorder, Call, answer_of, changes, perturb, render
 
 

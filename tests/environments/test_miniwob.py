@@ -9,9 +9,10 @@ import pytest
 pytest.importorskip("lxml")
 
 from swirl_lightning.commands.record import main
-from swirl_lightning.data import browser, miniwob
 from swirl_lightning.data.reader import read_transitions
+from swirl_lightning.environments.recording import browser
 from swirl_lightning.environments.recording.simulators import SimulatorError
+from swirl_lightning.environments.web import miniwob
 from swirl_lightning.environments.web.mind2web import CUT
 from swirl_lightning.environments.web.miniwob import MiniWobRecorder
 from swirl_lightning.metrics.web import elements

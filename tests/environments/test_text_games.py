@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from swirl_lightning.cli import main
-from swirl_lightning.data import simulators
+from swirl_lightning.environments.recording import simulators
 from swirl_lightning.environments.recording.simulators import SimulatorError
 from swirl_lightning.environments.text.scienceworld import ScienceWorldRecorder
 from swirl_lightning.environments.text.text_games import UNCHANGED, Game, TextGameRecorder, spread
