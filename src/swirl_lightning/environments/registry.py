@@ -54,7 +54,7 @@ def recorder_options(recorder: Any, *, free: bool = False) -> dict[str, Any]:
     """
     if not is_dataclass(recorder):
         raise TypeError(f"{type(recorder).__name__} must be a dataclass whose fields are its options")
-    left_out = frozenset() if free else getattr(recorder, "free_options", frozenset())
+    left_out: frozenset[str] = frozenset() if free else getattr(recorder, "free_options", frozenset())
     options = {f.name: getattr(recorder, f.name) for f in fields(recorder) if f.init and f.name not in left_out}
     return dict(json.loads(json.dumps(options, default=str)))
 
