@@ -69,7 +69,7 @@ class Paced(L.Callback):
         pl_module.inference.constraints = {**pl_module.inference.constraints, role: words}
         for model in pl_module.world_model.models.values():
             model.forward = self.clock.around(model.forward)
-        pl_module.losses = replace(pl_module.losses, backward=self.clock.around(pl_module.losses.backward))
+        pl_module.steps = replace(pl_module.steps, backward=self.clock.around(pl_module.steps.backward))
         for optimizer in trainer.optimizers:
             optimizer.step = self.clock.around(optimizer.step)
 
@@ -92,9 +92,9 @@ class Paced(L.Callback):
                 "parts": experience.seconds | {"outside model calls": seconds - self.clock.seconds},
                 "peak_bytes": _shapes.memory(),
                 "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
-                "tokens": int(experience.trajectory.mask.sum()),
+                "tokens": int(experience.rollouts.trajectory.mask.sum()),
                 "flops_per_second": self.rate,
-                "reward": float(experience.rewards.mean()),
+                "reward": float(experience.judgement.rewards.mean()),
             }
         )
 

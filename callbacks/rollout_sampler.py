@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
 from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.algorithm.rollouts import Experience
 from swirl_lightning.evaluation import show_state
 from swirl_lightning.files import SAMPLES, drop_later
-from swirl_lightning.types import Experience
 
 
 class RolloutSampler(Callback):
@@ -49,7 +49,7 @@ class RolloutSampler(Callback):
         experience, pl_module.last_experience = pl_module.last_experience, None
         if experience is None or batch_idx % self.every_n_batches or not trainer.is_global_zero:
             return
-        records = [self._record(experience, b) for b in range(min(self.groups, len(experience.pairs)))]
+        records = [self._record(experience, b) for b in range(min(self.groups, len(experience.rollouts.pairs)))]
         path = Path(trainer.default_root_dir) / SAMPLES
         path.parent.mkdir(parents=True, exist_ok=True)
         place = {"epoch": trainer.current_epoch, "batch": batch_idx, "phase": pl_module.phase.value}
@@ -63,21 +63,22 @@ class RolloutSampler(Callback):
                 logger.experiment.add_text(f"samples/{pl_module.phase.value}", text, trainer.global_step)
 
     def _record(self, experience: Experience, b: int) -> dict[str, Any]:
-        pair = experience.pairs[b]
-        order = experience.rewards[b].argsort(descending=True)[: self.members].tolist()
+        rollouts, rewards = experience.rollouts, experience.judgement.rewards[b]
+        pair, latent = rollouts.pairs[b], rollouts.latent
+        order = rewards.argsort(descending=True)[: self.members].tolist()
         return {
             "episode": pair.episode,
             "step": pair.step,
             "context": pair.context,
             "state": show_state(pair.state),
-            "inferred_action": experience.actions[b] if experience.actions else None,
+            "inferred_action": None if latent is None else latent.actions[b],
             "next_state": show_state(pair.next_state),
             "members": [
                 {
-                    "sample": show_state(experience.samples[b][k]),
-                    "reward": round(float(experience.rewards[b, k]), 4),
+                    "sample": show_state(rollouts.samples[b][k]),
+                    "reward": round(float(rewards[k]), 4),
                     "advantage": round(float(experience.advantages[b, k]), 4),
-                    "finished": bool(experience.trajectory.finished[b, k]),
+                    "finished": bool(rollouts.trajectory.finished[b, k]),
                 }
                 for k in order
             ],

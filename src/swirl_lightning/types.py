@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -67,6 +68,55 @@ class Batch:
 
     labelled: tuple[Transition, ...] = ()  # warm-up batches, or replay of them inside another phase
     unlabelled: tuple[UnlabelledPair, ...] = ()  # state-only pairs, no action anywhere
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPlan:
+    """What an epoch reads: the run knows it, and hands it to the data."""
+
+    phase: Phase
+    number: int  # epochs of its kind (warm-up, or SWIRL) that came before
+    group_size: int = 1  # completions that are drawn for each pair: the dearer long states are, the more they tell ranks apart
+
+
+class Run(Protocol):
+    """What data must know of the run that reads them."""
+
+    @property
+    def phases(self) -> frozenset[Phase]:
+        """Every phase that the run has."""
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """What an epoch reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """What a run may look at before and beside its batches."""
+
+    labelled: Sequence[Transition] = ()
+    unlabelled: Sequence[UnlabelledPair] = ()
+    val: Sequence[Transition] = ()
+    test: Sequence[Transition] = ()
+    replay_batch_size: int = 0  # labelled transitions beside every SWIRL batch
+
+
+@runtime_checkable
+class RunData(Protocol):
+    """A datamodule that asks the run for its plan, and gives it the splits."""
+
+    def connect(self, run: Run) -> Splits:
+        """Called once, after ``setup`` of the data and before their first batch.
+
+        Args:
+            run: says what each epoch reads.
+
+        Returns:
+            The splits.
+
+        Raises:
+            ValueError: if a split that the run reads is empty.
+        """
 
 
 @dataclass(frozen=True)
@@ -133,48 +183,12 @@ class ScoredRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Experience:
-    """One batch of a GRPO phase: groups of rollouts, how the frozen opposite model judged them. B pairs, G members."""
-
-    role: Role  # the policy
-    pairs: tuple[UnlabelledPair, ...]  # B
-    actions: tuple[str, ...]  # Phase I: B actions inferred by the frozen IDM; Phase II: empty
-    samples: tuple[tuple[State, ...], ...]  # B x G decoded completions (states in Phase I, actions in Phase II)
-    trajectory: Trajectory  # token ids and sampled log-probabilities
-    rewards: Tensor  # float32 [B, G]
-    clamped: Tensor  # bool [B, G], True where the reward hit its lower clamp
-    advantages: Tensor  # float32 [B, G]
-    zero_spread: Tensor  # bool [B], True where all members of a group were rewarded alike
-    groups: tuple[tuple[ScoredRow, ...], ...] = ()  # B x G policy rows (prompt and completion)
-    judged: Tensor | None = None  # float32 [B, G], the judge's log-probability of its whole sequence, nats
-    latent_logprob: Tensor | None = None  # float32 [B], log Q(z | x, y) of Phase I's actions as they were drawn, nats
-    skipped: Tensor | None = None  # bool [B, G], members left out because their reward is not finite
-    importance: Tensor | None = None  # float32 [B, G, T], weights of tokens that another engine drew, capped
-    engine_mismatch: float = 0.0  # sum over tokens of |log p - log q|, where another engine drew
-    cut_tokens: int = 0  # tokens that prompts lost to the length limit
-    latent_tokens: int = 0  # sampled for Phase I's actions
-    seconds: dict[str, float] = field(default_factory=dict)  # wall time per part
-
-
-@dataclass(frozen=True, slots=True)
 class TokenScores:
     """Per-token log-probabilities of the scored tails of N rows, T tokens at most."""
 
     logprobs: Tensor  # float32 [N, T], 0 where mask is False
     mask: Tensor  # bool [N, T]
     entropy: Tensor  # float32 [N, T], of the (temperature, constraint) distribution; no gradient
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseStats:
-    """Scalars of one optimisation step, ready to be logged."""
-
-    values: dict[str, float]
-
-    @staticmethod
-    def mean(x: Tensor) -> float:
-        """Mean of a possibly empty tensor (0 when empty)."""
-        return float(x.float().mean()) if x.numel() else 0.0
 
 
 def seeded_generator(*parts: int, device: torch.device | str = "cpu") -> torch.Generator:

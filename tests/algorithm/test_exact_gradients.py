@@ -9,8 +9,7 @@ import torch
 from tabular_world import TabularPolicy, World, flat, gradients
 from torch import Tensor
 
-from swirl_lightning.algorithm.objectives.advantages import group_advantages
-from swirl_lightning.algorithm.objectives.grpo import GrpoConfig, grpo_loss
+from swirl_lightning.algorithm.objectives.grpo import GrpoConfig, group_advantages, grpo_loss
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from swirl_lightning.algorithm.objectives.advantages import group_advantages
+from swirl_lightning.algorithm.objectives.grpo import group_advantages
 from swirl_lightning.algorithm.objectives.rewards import sequence_reward
 from swirl_lightning.types import TokenScores
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.data.loader import unlabelled_batches
-from swirl_lightning.types import Batch, Phase, Transition, UnlabelledPair
+from swirl_lightning.types import Batch, EpochPlan, Phase, Transition, UnlabelledPair
 
 
 def rows(episodes=40, steps=4, split=None):
@@ -172,6 +172,17 @@ class Seen(L.LightningModule):
     @property
     def phase(self):
         return self.schedule.phase(self.current_epoch)
+
+    @property
+    def phases(self):
+        return self.schedule.phases
+
+    def plan(self, epoch):
+        phase = self.schedule.phase(epoch)
+        return EpochPlan(phase, epoch if phase is Phase.WARMUP else epoch - 1)
+
+    def setup(self, stage):
+        self.trainer.datamodule.connect(self)
 
     def training_step(self, batch, batch_idx):
         assert isinstance(batch, Batch)

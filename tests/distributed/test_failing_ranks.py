@@ -16,8 +16,8 @@ from tests.distributed.harness import Fault, end, processes, run_into, settings
 
 
 def loss_is_infinite(module):
-    send = module.losses._send
-    object.__setattr__(module.losses, "_send", lambda parts, model: send((_infinite(part) for part in parts), model))
+    send = module.steps._send
+    object.__setattr__(module.steps, "_send", lambda parts, model: send((_infinite(part) for part in parts), model))
 
 
 def _infinite(part):

@@ -11,7 +11,7 @@ SOURCE = ROOT / "src" / "swirl_lightning"
 ROOMS = [
     *("types", "extras", "files", "internals"),
     *("codecs", "distributed", "metrics", "scoring", "rollout", "world_model"),
-    *("algorithm", "data", "evaluation", "conversion"),
+    *("data", "algorithm", "evaluation", "conversion"),
     *("environments", "codec_training", "callbacks"),
     *("commands", "fit", "cli", "__main__"),
 ]

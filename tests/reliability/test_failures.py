@@ -11,9 +11,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from swirl_lightning.algorithm import losses
 from swirl_lightning.algorithm import rollouts as experience
-from swirl_lightning.algorithm.optimise import LossPart
+from swirl_lightning.algorithm import steps
+from swirl_lightning.algorithm.steps import LossPart
 from swirl_lightning.cli import main
 from swirl_lightning.distributed import checkpointing
 from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
@@ -131,14 +131,14 @@ def test_a_reward_that_is_not_finite_is_skipped_and_counted(config, broken_judge
 def broken_loss(monkeypatch):
     """The second warm-up batch has a loss that is infinite."""
     calls = {"n": 0}
-    parts = losses.supervised_parts
+    parts = steps.supervised_parts
 
     def supervised_parts(*arguments):
         calls["n"] += 1
         for part in parts(*arguments):
             yield LossPart(part.loss * math.inf, part.sums) if calls["n"] == 2 else part
 
-    monkeypatch.setattr(losses, "supervised_parts", supervised_parts)
+    monkeypatch.setattr(steps, "supervised_parts", supervised_parts)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config, complaint, broken_loss, tmp_path):

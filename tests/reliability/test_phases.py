@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from swirl_lightning.algorithm import losses
+from swirl_lightning.algorithm import steps
 from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.algorithm.rollouts import collect
 from swirl_lightning.cli import main
@@ -100,7 +100,7 @@ def test_shared_weights_are_judged_by_what_they_were_when_the_phase_began(config
         return experience
 
     monkeypatch.setattr(SwirlModule, "training_step", training_step)
-    monkeypatch.setattr(losses, "collect", collected)
+    monkeypatch.setattr(steps, "collect", collected)
     assert main(config(**fast("shared"))) == 0
     assert len(begin) == 4
     assert len(drawn) == 12

@@ -7,7 +7,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin
 
 from swirl_lightning.codecs.base import TokenConstraint
-from swirl_lightning.rollout.sampler import TransformersEngine
+from swirl_lightning.rollout import RolloutRequest, TransformersEngine
 from swirl_lightning.rollout.sampling import _cut, next_tokens
 from swirl_lightning.scoring import scorer as scoring
 from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath
@@ -24,7 +24,7 @@ SAMPLED = SamplingParams(18, 0.9, top_p=0.95)
 
 def generate(model, prompts=PROMPTS, members=3, params=SAMPLED, seeds=(1, 2, 3, 4), **kwargs):
     engine = TransformersEngine(cache_tokens=kwargs.pop("cache_tokens", 1 << 18))
-    return engine.generate(model, prompts, members, params, seeds=seeds, stop_ids=STOP, pad_id=2, **kwargs)
+    return engine.generate(model, RolloutRequest(prompts, seeds, members, params, stop_ids=STOP, pad_id=2, **kwargs))
 
 
 @pytest.fixture(params=list(ScoringPath))

@@ -7,7 +7,7 @@ import torch
 
 from swirl_lightning.cli import main
 from swirl_lightning.codecs.constraints import ChoiceConstraint, RangeConstraint
-from swirl_lightning.rollout import TransformersEngine, VllmEngine
+from swirl_lightning.rollout import RolloutRequest, TransformersEngine, VllmEngine
 from swirl_lightning.types import Role, SamplingParams
 from swirl_lightning.world_model import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.loading import load_causal_lm
@@ -19,7 +19,6 @@ from tests.world_model.test_storage_modes import Words
 
 __all__ = ["world"]
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11]]
-HOW = {"seeds": [3, 4], "stop_ids": [1], "pad_id": 2}
 
 
 @pytest.fixture
@@ -43,9 +42,13 @@ def change(pair, role, by=0.3):
             parameter.add_(by * torch.randn_like(parameter))
 
 
+def request(params, **more):
+    return RolloutRequest(PROMPTS, [3, 4], 3, params, stop_ids=[1], pad_id=2, **more)
+
+
 def draw(engine, pair, role, params, **more):
     with pair.use(role) as model:
-        return engine.generate(model, PROMPTS, 3, params, **HOW, **more)
+        return engine.generate(model, request(params, **more))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -82,7 +85,7 @@ def test_what_the_engine_cannot_do_is_said(pair, server):
     with pytest.raises(ValueError, match="not to a list of choices or a grammar"):
         draw(engine, pair, Role.IDM, params, constraint=ChoiceConstraint(["a"], Words()))
     with pytest.raises(ValueError, match=r"set model\.world_model\.storage to adapters"):
-        engine.generate(build("llama"), PROMPTS, 2, params, **HOW)
+        engine.generate(build("llama"), request(params))
     with pytest.raises(ConnectionError, match=r"no vLLM server answers at http://127.0.0.1:9 .*vllm serve BASE --enable-lora"):
         draw(VllmEngine("http://127.0.0.1:9"), pair, Role.IDM, params)
     draw(engine, pair, Role.IDM, params)

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 
 from swirl_lightning.codecs.base import TokenConstraint
-from swirl_lightning.rollout import TransformersEngine
+from swirl_lightning.rollout import RolloutRequest, TransformersEngine
 from swirl_lightning.types import SamplingParams
 
 
@@ -59,13 +59,15 @@ class Server:
         allowed = body.get("allowed_token_ids")
         drawn = TransformersEngine().generate(
             self.peft.get_base_model().eval(),
-            [body["prompt"]],
-            body["n"],
-            params,
-            seeds=[body["seed"]],
-            stop_ids=body["stop_token_ids"],
-            pad_id=0,
-            constraint=None if allowed is None else Listed(allowed, self.base.config.vocab_size),
+            RolloutRequest(
+                prompts=[body["prompt"]],
+                seeds=[body["seed"]],
+                group_size=body["n"],
+                sampling=params,
+                stop_ids=body["stop_token_ids"],
+                pad_id=0,
+                constraint=None if allowed is None else Listed(allowed, self.base.config.vocab_size),
+            ),
         )
         choices = []
         for k in reversed(range(body["n"])):  # in no particular order

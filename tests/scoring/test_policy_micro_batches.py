@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from swirl_lightning.algorithm.objectives.grpo import GrpoConfig, normaliser
-from swirl_lightning.algorithm.optimise import policy_parts
+from swirl_lightning.algorithm.rollouts import Experience, Judgement, Rollouts
 from swirl_lightning.algorithm.settings import RoleSettings
+from swirl_lightning.algorithm.steps import policy_parts
 from swirl_lightning.scoring.scorer import CausalScorer
-from swirl_lightning.types import Experience, Role, SamplingParams, Trajectory
+from swirl_lightning.types import Role, SamplingParams, Trajectory
 from tests.models import build, random_groups
 
 
@@ -25,19 +26,19 @@ def _experience(groups, seed=3):
     flat = torch.zeros(lengths.shape, dtype=torch.bool)
     skipped = flat.clone()
     skipped[0, 1] = True
-    return Experience(
-        role=Role.FWM,
+    rollouts = Rollouts(
+        role=Role.IDM,
         pairs=(),
-        actions=(),
+        latent=None,
         samples=(),
         trajectory=Trajectory(prompts, completions, mask, logprobs, mask.any(-1)),
-        rewards=torch.zeros(lengths.shape),
-        clamped=flat,
-        advantages=torch.randn(lengths.shape, generator=generator),
-        zero_spread=flat[:, 0],
-        groups=tuple(tuple(group) for group in groups),
-        skipped=skipped,
+        rows=tuple(tuple(group) for group in groups),
+        importance=None,
+        cut_tokens=0,
     )
+    zeros = torch.zeros(lengths.shape)
+    judgement = Judgement(rewards=zeros, logprob=zeros, clamped=flat, skipped=skipped)
+    return Experience(rollouts, judgement, torch.randn(lengths.shape, generator=generator), flat[:, 0])
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
@@ -45,9 +46,9 @@ def _experience(groups, seed=3):
 def test_loss_and_gradient_do_not_depend_on_the_token_budget(budget, level):
     model = build("llama")
     experience = _experience(random_groups(3, 5, 12, 8))
-    reference = experience.trajectory.logprobs - 0.1
+    reference = experience.rollouts.trajectory.logprobs - 0.1
     settings = RoleSettings(sampling=SamplingParams(temperature=0.8), group_size=5, grpo=GrpoConfig(beta=0.1, ratio=level))
-    denominator = normaliser(experience.trajectory.mask.flatten(0, 1), settings.grpo)
+    denominator = normaliser(experience.rollouts.trajectory.mask.flatten(0, 1), settings.grpo)
 
     def step(tokens):
         model.zero_grad()

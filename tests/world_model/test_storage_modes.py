@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from swirl_lightning.codecs.constraints import ChoiceConstraint, RangeConstraint
-from swirl_lightning.rollout.sampler import TransformersEngine
+from swirl_lightning.rollout import RolloutRequest, TransformersEngine
 from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath
 from swirl_lightning.types import Role, SamplingParams, ScoredRow
 from swirl_lightning.world_model import REFERENCE, WorldModel, WorldModelConfig
@@ -62,7 +62,8 @@ def test_scores_and_rollouts_of_every_role(world_model, role):
     ]
     with world_model.use(role) as model:
         scored = CausalScorer(path=ScoringPath.SHARED).score(model, groups)
-        drawn = TransformersEngine().generate(model, prompts, 2, SamplingParams(8, 0.0), seeds=[0, 1], stop_ids=[1], pad_id=2)
+        request = RolloutRequest(prompts, [0, 1], 2, SamplingParams(8, 0.0), stop_ids=[1], pad_id=2)
+        drawn = TransformersEngine().generate(model, request)
     torch.testing.assert_close(scored.logprobs, expected.logprobs, atol=5e-5, rtol=0)
     assert [drawn.completion_ids(i, k) for i in range(2) for k in range(2)] == [t.tolist() for t in greedy for _ in range(2)]
 
@@ -86,9 +87,8 @@ def test_constrained_rollouts_are_scored_as_they_were_drawn(world_model, constra
     prompts = [[3, 4, 5, 6], [7, 8, 9]]
     params = SamplingParams(5, 0.7)
     with world_model.use(Role.IDM) as model:
-        drawn = TransformersEngine().generate(
-            model, prompts, 4, params, seeds=[5, 6], stop_ids=[1], pad_id=2, constraint=constraint
-        )
+        request = RolloutRequest(prompts, [5, 6], 4, params, stop_ids=[1], pad_id=2, constraint=constraint)
+        drawn = TransformersEngine().generate(model, request)
         groups = [[ScoredRow((*p, *drawn.completion_ids(i, k)), len(p)) for k in range(4)] for i, p in enumerate(prompts)]
         scored = CausalScorer().score(model, groups, temperature=0.7, constraint=constraint)
     assert torch.equal(scored.mask.view_as(drawn.mask), drawn.mask)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
+from lightning import Trainer
 from transformers import PreTrainedModel
 
 from swirl_lightning.algorithm.settings import RoleSettings
-from swirl_lightning.types import Role, ScoredRow, Transition
+from swirl_lightning.types import Role, ScoredRow, Splits, Transition
 from swirl_lightning.world_model.prompts import PromptBuilder
 
 
@@ -65,26 +65,25 @@ def check_lengths(
             )
 
 
-def check_trainer(trainer: Any, policies: Iterable[Role], roles: Mapping[Role, RoleSettings]) -> None:
+def check_trainer(trainer: Trainer, splits: Splits, policies: Iterable[Role], roles: Mapping[Role, RoleSettings]) -> None:
     """A trainer that fits must reload its data every epoch, and have labelled data where they are replayed.
 
     Args:
         trainer: the Lightning trainer.
+        splits: of its data.
         policies: roles that some phase trains.
         roles: their settings.
 
     Raises:
         ValueError: naming the setting to change.
     """
-    reload = getattr(trainer, "reload_dataloaders_every_n_epochs", None)
-    if reload != 1:
+    if (reload := trainer.reload_dataloaders_every_n_epochs) != 1:  # type: ignore[attr-defined]
         raise ValueError(
             "SWIRL phases read different data: set Trainer(reload_dataloaders_every_n_epochs=1) "
             f"(`swirl fit` does), got {reload}"
         )
-    if getattr(getattr(trainer, "datamodule", None), "replay_batch_size", None) == 0:
-        for role in policies:
-            if roles[role].replay_weight:
-                raise ValueError(
-                    f"{role.value}.replay_weight is set, but there is nothing to replay: set data.replay_batch_size, now 0"
-                )
+    for role in policies:
+        if roles[role].replay_weight and not splits.replay_batch_size:
+            raise ValueError(
+                f"{role.value}.replay_weight is set, but there is nothing to replay: set data.replay_batch_size, now 0"
+            )

@@ -20,12 +20,12 @@ from torch import nn
 from typing_extensions import override
 
 from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_trainer
-from swirl_lightning.algorithm.losses import PhaseLosses
 from swirl_lightning.algorithm.optimizers import PhaseLR, adamw
 from swirl_lightning.algorithm.phase_log import COUNT, summary, write_sample
-from swirl_lightning.algorithm.rollouts import NonFiniteRewardError
+from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
+from swirl_lightning.algorithm.steps import PhaseSteps
 from swirl_lightning.algorithm.warmup import check_thresholds, measure_roles
 from swirl_lightning.codecs.image import load_codec
 from swirl_lightning.distributed.ranks import add_over_ranks, reduce_gradients
@@ -33,7 +33,7 @@ from swirl_lightning.distributed.sharding import whole
 from swirl_lightning.distributed.strategies import check_strategy, sharding_of
 from swirl_lightning.rollout import RolloutEngine, TransformersEngine
 from swirl_lightning.scoring.scorer import CausalScorer, scoring_path
-from swirl_lightning.types import Batch, Experience, Phase, Role, Transition, seeded_generator
+from swirl_lightning.types import Batch, EpochPlan, Phase, Role, RunData, Splits, Transition, seeded_generator
 from swirl_lightning.world_model.inference import Inference
 from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
@@ -118,6 +118,7 @@ class SwirlModule(L.LightningModule):
         self._optimizer_callables = (warmup_optimizer, fwm_optimizer, idm_optimizer)
         self._lr_scheduler = lr_scheduler
         self.inference: Inference
+        self.splits = Splits()  # what the data gave when they were connected
         self.last_experience: Experience | None = None  # this step's, for callbacks
         self._batch = Batch()  # this step's
         self.generated_tokens = 0  # by training so far, of all ranks
@@ -151,19 +152,22 @@ class SwirlModule(L.LightningModule):
             engine=self.engine,
             scorer=self.scorer,
         )
-        self.losses = PhaseLosses(
+        self.steps = PhaseSteps(
             self.inference,
             self.roles,
-            self.manual_backward,
-            self._nonfinite,
+            backward=self.manual_backward,
+            optimise=self._optimise,
+            nonfinite=self._nonfinite,
             seed=self.run_seed,
             skip_nonfinite=self.nonfinite == "skip",
+            warmup=self.warmup,
+            warmup_idm_weight=self.warmup_idm_weight,
+            pseudo_temperature=self.pseudo_temperature,
         )
 
     def _policies(self) -> set[Role]:
         """Roles that some GRPO phase trains."""
-        phases = {Phase(p) for p in self.schedule.order} if self.schedule.iterations else set()
-        return {Role(phase.value) for phase in phases if phase in (Phase.FWM, Phase.IDM)}
+        return {Role(phase.value) for phase in self.phases & {Phase.FWM, Phase.IDM}}
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -201,19 +205,32 @@ class SwirlModule(L.LightningModule):
         """Iteration of the current epoch, from 1; 0 during the warm-up."""
         return self.schedule.iteration(self.current_epoch)
 
+    @property
+    def phases(self) -> frozenset[Phase]:
+        """Every phase of the schedule."""
+        return self.schedule.phases
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """What an epoch reads of its data."""
+        phase = self.schedule.phase(epoch)
+        number = epoch if phase is Phase.WARMUP else epoch - self.schedule.warmup_epochs
+        group_size = self.roles[Role(phase.value)].group_size if phase in (Phase.FWM, Phase.IDM) else 1
+        return EpochPlan(phase, number, group_size)
+
     @override
     def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.splits = data.connect(self) if isinstance(data, RunData) else Splits()
         if stage == "fit":
-            check_trainer(self.trainer, self._policies(), self.roles)
+            check_trainer(self.trainer, self.splits, self._policies(), self.roles)
         check_strategy(self.trainer.strategy)
 
     @override
     def on_fit_start(self) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        for name in ("labelled", "unlabelled", "val", "test"):
-            self.codec.prepare(state for row in getattr(data, name, ()) for state in (row.state, row.next_state))
-        labelled = getattr(data, "labelled", ())
-        check_lengths(labelled, self.roles, lambda role, transition: self.losses.rows(role, transition, self.current_epoch))
+        splits = self.splits
+        for rows in (splits.labelled, splits.unlabelled, splits.val, splits.test):
+            self.codec.prepare(state for row in rows for state in (row.state, row.next_state))
+        check_lengths(splits.labelled, self.roles, lambda role, row: self.steps.row(role, row, self.current_epoch))
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -253,14 +270,16 @@ class SwirlModule(L.LightningModule):
         self._batch, self._skipped_parts = batch, 0
         # dropout draws from the global generator: from now on what it draws depends on the step only, resumed or not
         torch.manual_seed(seeded_generator(self.run_seed, self.current_epoch, batch_idx, self.global_rank).initial_seed())
-        if phase is Phase.WARMUP:
-            sums = self._warmup_losses(batch)
-            self._step(phase)
-        elif phase is Phase.PSEUDO:
-            sums = self.losses.pseudo(batch, self.pseudo_temperature, self.current_epoch)
-            self._step(phase)
-        else:
-            sums = self._swirl_step(Role(phase.value), batch)
+        try:
+            if phase is Phase.WARMUP:
+                sums = self.steps.warm_up(batch, self.current_epoch)
+            elif phase is Phase.PSEUDO:
+                sums = self.steps.pseudo(batch, self.current_epoch)
+            else:
+                self.last_experience, sums = self.steps.swirl(Role(phase.value), batch, self.current_epoch)
+        except NonFiniteRewardError as error:
+            self._write_sample(error.sample)
+            raise
         sums |= {"time/step": time.perf_counter() - started, f"time/step{COUNT}": 1.0}
         sums["nonfinite"] = float(self._skipped_parts)
         values = summary(add_over_ranks(sums)) | self._step_values
@@ -270,29 +289,9 @@ class SwirlModule(L.LightningModule):
         self.generated_tokens += int(values.get("generated_tokens", 0))
         self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
 
-    def _warmup_losses(self, batch: Batch) -> dict[str, float]:
-        if self.warmup == "joint":  # both prompts begin with the state, which is computed once
-            tasks = {Role.FWM: 1.0, Role.IDM: self.warmup_idm_weight}
-            return self.losses.supervised(Role.FWM, tasks, batch.labelled, "nll", self.current_epoch)
-        sums: dict[str, float] = {}
-        for role in Role:
-            sums |= self.losses.supervised(role, {role: 1.0}, batch.labelled, f"{role.value}_nll", self.current_epoch)
-        return sums
-
-    def _swirl_step(self, role: Role, batch: Batch) -> dict[str, float]:
-        try:
-            self.last_experience, sums = self.losses.swirl(
-                role, batch, self.current_epoch, lambda last: self._step(Phase(role.value), ticks=last)
-            )
-        except NonFiniteRewardError as error:
-            self._write_sample(error.sample)
-            raise
-        return sums
-
     def _maybe_end_warmup(self, thresholds: dict[str, float]) -> dict[str, float]:
         """Makes this epoch the warm-up's last where the roles are good enough; returns their shares of right answers."""
-        pairs, agree = self.trainer.datamodule.val, self.trainer.strategy.broadcast  # type: ignore[attr-defined]
-        right, short = measure_roles(self.inference, pairs, thresholds, agree)
+        right, short = measure_roles(self.inference, self.splits.val, thresholds, self.trainer.strategy.broadcast)
         epochs, most = self.current_epoch + 1, self.schedule.warmup_epochs
         if short is None:
             shares = ", ".join(f"{role.upper()} {share:.1%}" for role, share in right.items())
@@ -321,13 +320,13 @@ class SwirlModule(L.LightningModule):
         if epochs < self.schedule.warmup_epochs:
             self._shorten_warmup(epochs)
 
-    def _step(self, phase: Phase, *, ticks: bool = True) -> None:
+    def _optimise(self, last: bool) -> None:
         """Reduces over ranks, clips, steps the phase's optimizer and its schedule.
 
-        Only the last step of a batch advances ``global_step`` (``ticks``), which so counts batches: checkpoints by step
-        and TensorBoard rely on it.
+        Only the ``last`` step of a batch advances ``global_step``, which so counts batches: checkpoints by step and
+        TensorBoard rely on it.
         """
-        index = _OPTIMIZERS[phase]
+        index = _OPTIMIZERS[self.phase]
         optimizer = self.optimizers()[index]  # type: ignore[index]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         reduce_gradients(parameters)
@@ -339,9 +338,9 @@ class SwirlModule(L.LightningModule):
             self._nonfinite("gradient norm", norm)
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter.grad)  # type: ignore[arg-type]
-        (optimizer if ticks else optimizer.optimizer).step()
+        (optimizer if last else optimizer.optimizer).step()
         optimizer.zero_grad(set_to_none=True)
-        if ticks:
+        if last:
             self.lr_schedulers()[index].step()  # type: ignore[index]
 
     # ------------------------------------------------------------------ reports
@@ -373,7 +372,7 @@ class SwirlModule(L.LightningModule):
 
     def _evaluation_step(self, batch: Sequence[Transition], split: str) -> None:
         for role in Role:
-            rows = [[self.losses.rows(role, transition, self.current_epoch)] for transition in batch]
+            rows = [[self.steps.row(role, transition, self.current_epoch)] for transition in batch]
             scores = self.inference.score_rows(role, rows)
             tokens = int(scores.mask.sum())
             nll = -float(scores.logprobs.sum()) / max(1, tokens)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from swirl_lightning.algorithm.objectives.bounds import elbo_estimate, mutual_information_bound
-from swirl_lightning.types import Batch, Experience, Role, Transition, UnlabelledPair
+from swirl_lightning.algorithm.rollouts import Experience
+from swirl_lightning.types import Batch, Transition, UnlabelledPair
 
 COUNT = "/count"  # beside the sum of a mean: what to divide by
 
@@ -26,8 +27,9 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
     Returns:
         Sums that add up over ranks, those of means with their counts: see :func:`summary`.
     """
-    rewards, trajectory = experience.rewards, experience.trajectory
-    distinct = float(sum(len({row.ids for row in group}) for group in experience.groups))
+    rollouts, judgement = experience.rollouts, experience.judgement
+    rewards, trajectory, latent = judgement.rewards, rollouts.trajectory, rollouts.latent
+    counted = ~judgement.skipped
     sums: dict[str, float] = {}
 
     def mean(name: str, values: Tensor) -> None:
@@ -39,24 +41,21 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
     mean("length", trajectory.lengths)
     mean("truncated_share", ~trajectory.finished)
     mean("zero_spread_share", experience.zero_spread)
-    mean("clamped_share", experience.clamped)
-    if experience.importance is not None:
-        mean("importance", experience.importance[trajectory.mask])
-        sums |= {"engine_mismatch": experience.engine_mismatch, "engine_mismatch" + COUNT: float(trajectory.mask.sum())}
+    mean("clamped_share", judgement.clamped)
+    if rollouts.importance is not None:
+        mean("importance", rollouts.importance.weights[trajectory.mask])
+        sums |= {"engine_mismatch": rollouts.importance.mismatch, "engine_mismatch" + COUNT: float(trajectory.mask.sum())}
+    distinct = float(sum(len({row.ids for row in group}) for group in rollouts.rows))
     sums |= {"distinct_share": distinct, "distinct_share" + COUNT: float(rewards.numel())}
-    sums["cut_tokens"] = float(experience.cut_tokens)
-    sums["generated_tokens"] = float(trajectory.mask.sum()) + experience.latent_tokens
-    assert experience.judged is not None
-    assert experience.skipped is not None
-    sums["skipped"] = float(experience.skipped.sum())
-    judged = experience.judged[~experience.skipped]  # [n]
-    if experience.role is Role.FWM:
-        assert experience.latent_logprob is not None
-        mean("latent_entropy", -experience.latent_logprob)
+    sums["cut_tokens"] = float(rollouts.cut_tokens)
+    sums["generated_tokens"] = float(trajectory.mask.sum()) + (0 if latent is None else latent.tokens)
+    sums["skipped"] = float(judgement.skipped.sum())
+    judged = judgement.logprob[counted]  # [n]
+    if latent is not None:
+        mean("latent_entropy", -latent.logprob)
         mean("judged", judged)
     elif reference is not None:
-        sampled = trajectory.logprobs.sum(-1)[~experience.skipped]
-        prior = reference.sum(-1)[~experience.skipped]
+        sampled, prior = trajectory.logprobs.sum(-1)[counted], reference.sum(-1)[counted]
         elbo = float(elbo_estimate(judged, sampled, prior)) if len(judged) else 0.0
         sums |= {"elbo": elbo * len(judged), "elbo" + COUNT: float(len(judged))}
     return sums

@@ -1,21 +1,82 @@
-"""Rolling out a policy and letting the frozen opposite model judge (arXiv:2602.06130, Algorithm 1)."""
+"""Lines 1 to 3 of a phase of Algorithm 1 (arXiv:2602.06130): latent actions, rollouts, rewards. Line 4 is in ``steps.py``.
+
+B pairs, G members of a group, T sampled tokens at most.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from swirl_lightning.algorithm.objectives.advantages import group_advantages
+from swirl_lightning.algorithm.objectives.grpo import group_advantages
 from swirl_lightning.algorithm.objectives.rewards import sequence_reward
 from swirl_lightning.algorithm.settings import RoleSettings
-from swirl_lightning.types import Experience, Role, ScoredRow, State, Trajectory, UnlabelledPair
+from swirl_lightning.types import Role, ScoredRow, State, Trajectory, UnlabelledPair
 from swirl_lightning.world_model.inference import Inference, pair_seed
 
 _OTHER_MODEL = 0.5  # nats a token between engine and policy; bfloat16 against float32 makes a few hundredths
+
+
+@dataclass(frozen=True, slots=True)
+class LatentActions:
+    """What the frozen IDM infers in Phase I, an action a pair."""
+
+    actions: tuple[str, ...]  # B
+    logprob: Tensor  # float32 [B], log Q(z | x, y) of the actions as they were drawn, nats
+    tokens: int  # sampled for them
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """How the policy differs from another engine that drew for it."""
+
+    weights: Tensor  # float32 [B, G, T], p / q of each token, capped
+    mismatch: float  # sum over tokens of |log p - log q|, nats
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """Groups of completions of the policy."""
+
+    role: Role  # the policy
+    pairs: tuple[UnlabelledPair, ...]  # B
+    latent: LatentActions | None  # in Phase I; in Phase II actions are what is rolled out
+    samples: tuple[tuple[State, ...], ...]  # B x G decoded completions: states in Phase I, actions in Phase II
+    trajectory: Trajectory  # their token ids and log-probabilities
+    rows: tuple[tuple[ScoredRow, ...], ...]  # B x G, prompt and completion
+    importance: Importance | None  # where another engine drew
+    cut_tokens: int  # that prompts lost to the length limit
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the frozen opposite model thinks of the members."""
+
+    rewards: Tensor  # float32 [B, G]; members left out stand at their group's mean
+    logprob: Tensor  # float32 [B, G], of the judge's whole sequence, nats
+    clamped: Tensor  # bool [B, G], True where the reward hit its lower clamp
+    skipped: Tensor  # bool [B, G], members left out because their reward is not finite
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """One batch of a GRPO phase."""
+
+    rollouts: Rollouts
+    judgement: Judgement
+    advantages: Tensor  # float32 [B, G], 0 for members left out
+    zero_spread: Tensor  # bool [B], True where all members of a group were rewarded alike
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time per part
+
+    @property
+    def trained(self) -> Tensor:
+        """Tokens that the loss is about, bool [B, G, T]."""
+        return self.rollouts.trajectory.mask & ~self.judgement.skipped[..., None]
 
 
 class NonFiniteRewardError(FloatingPointError):
@@ -63,111 +124,97 @@ def collect(
     Raises:
         NonFiniteRewardError: if a reward is not finite and ``skip_nonfinite`` is off.
     """
-    builder = inference.prompts
-    seconds, clock = dict[str, float](), time.perf_counter()
-    wordings = [{r: builder.wording_of(pair, r, epoch) for r in Role} for pair in pairs]
-    actions: list[str] = []
-    latent_logprob: Tensor | None = None
-    latent_tokens = 0
+    seconds: dict[str, float] = {}
+    # 1. in Phase I, an action for each pair: z ~ Q(. | x, y)
+    latent = None
     if role is Role.FWM:
-        actions, latent_logprob, latent_tokens = _infer(inference, pairs, [w[Role.IDM] for w in wordings], seed, epoch)
-        encoded = [builder.fwm_prompt(p, z, w[role]) for p, z, w in zip(pairs, actions, wordings, strict=True)]
-        clock = _lap(seconds, "label", clock)
-    else:
-        encoded = [builder.idm_prompt(p, wording=w[role]) for p, w in zip(pairs, wordings, strict=True)]
-    seeds = [pair_seed(seed, pair, role, epoch) for pair in pairs]
-    trajectory = inference.rollout(role, [prompt.ids for prompt in encoded], settings.group_size, seeds=seeds)
-    samples = tuple(inference.decode(role, trajectory))
-    groups = _policy_rows(trajectory)
-    clock = _lap(seconds, "rollout", clock)
-    trajectory, importance, mismatch = _scored_again(inference, role, trajectory, groups)
-    clock = _lap(seconds, "old", clock)
-
-    scores = inference.score_rows(role.opposite, _judge_rows(inference, role, pairs, actions, samples, wordings))
-    flat = sequence_reward(scores, reduce=settings.reward, clamp_min=settings.reward_floor)
-    rewards, clamped = (values.view(trajectory.completions.shape[:2]) for values in flat)  # [B, G]
-    skipped = ~torch.isfinite(rewards)
-    if bool(skipped.any()) and not skip_nonfinite:
-        b, k = (int(i) for i in skipped.nonzero()[0])
-        raise NonFiniteRewardError(_sample(role, pairs[b], actions[b : b + 1], samples[b][k], float(rewards[b, k])))
-    rewards = _fill_with_group_mean(rewards, skipped)
-    advantages, zero_spread = group_advantages(rewards, normalise=settings.advantage)
-    _lap(seconds, "reward", clock)
-    return Experience(
-        role=role,
-        pairs=tuple(pairs),
-        actions=tuple(actions),
-        samples=samples,
-        trajectory=trajectory,
-        rewards=rewards,
-        clamped=clamped,
-        advantages=advantages.masked_fill(skipped, 0.0),
-        zero_spread=zero_spread,
-        groups=groups,
-        judged=scores.logprobs.sum(-1).view(rewards.shape),
-        latent_logprob=latent_logprob,
-        skipped=skipped,
-        importance=importance,
-        engine_mismatch=mismatch,
-        cut_tokens=sum(prompt.cut for prompt in encoded),
-        latent_tokens=latent_tokens,
-        seconds=seconds,
-    )
+        with timed(seconds, "label"):
+            latent = infer_latents(inference, pairs, seed, epoch)
+    # 2. a group for each pair: next states y_k ~ P(. | x, z) in Phase I, actions z_k ~ Q(. | x, y) in Phase II
+    with timed(seconds, "rollout"):
+        rollouts = roll_out(inference, role, pairs, latent, settings.group_size, seed, epoch)
+    with timed(seconds, "old"):
+        rollouts = _scored_again(inference, rollouts)
+    # 3. rewards of the frozen opposite model: log Q(z | x, y_k) in Phase I, log P(y | x, z_k) in Phase II
+    with timed(seconds, "reward"):
+        judgement = judge(inference, rollouts, settings, epoch, skip_nonfinite=skip_nonfinite)
+        advantages, zero_spread = group_advantages(judgement.rewards, normalise=settings.advantage)
+    return Experience(rollouts, judgement, advantages.masked_fill(judgement.skipped, 0.0), zero_spread, seconds)
 
 
-def _infer(
-    inference: Inference, pairs: Sequence[UnlabelledPair], wordings: Sequence[int], seed: int, epoch: int
-) -> tuple[list[str], Tensor, int]:
-    """Latent actions ``z ~ Q(.|x,y)``, their log-probabilities as drawn, [B], and how many tokens that took."""
-    prompts = [inference.prompts.idm_prompt(p, wording=w).ids for p, w in zip(pairs, wordings, strict=True)]
+def infer_latents(inference: Inference, pairs: Sequence[UnlabelledPair], seed: int, epoch: int) -> LatentActions:
+    """Line 1 of Phase I: latent actions ``z ~ Q(.|x,y)``."""
+    builder = inference.prompts
+    prompts = [builder.idm_prompt(pair, wording=builder.wording_of(pair, Role.IDM, epoch)).ids for pair in pairs]
     seeds = [pair_seed(seed, pair, "latent", epoch) for pair in pairs]
     drawn = inference.rollout(Role.IDM, prompts, 1, seeds=seeds)
-    actions = [str(members[0]) for members in inference.decode(Role.IDM, drawn)]
-    return actions, drawn.logprobs.sum((1, 2)), int(drawn.mask.sum())
+    actions = tuple(str(members[0]) for members in inference.decode(Role.IDM, drawn))
+    return LatentActions(actions, drawn.logprobs.sum((1, 2)), int(drawn.mask.sum()))
 
 
-def _scored_again(
-    inference: Inference, role: Role, trajectory: Trajectory, groups: Sequence[Sequence[ScoredRow]]
-) -> tuple[Trajectory, Tensor | None, float]:
-    """What another engine drew, with the policy's own log-probabilities, capped importance weights [B, G, T] and their cause.
-
-    Raises:
-        ValueError: if the engine's probabilities are so far off that it cannot run this model.
-    """
-    cap = inference.engine.importance_cap
-    if cap is None:
-        return trajectory, None, 0.0
-    with inference.world_model.use(role) as model:
-        temperature, constraint = inference.sampling[role].temperature or 1.0, inference.constraints.get(role)
-        scores = inference.scorer.score(model, groups, temperature=temperature, constraint=constraint)
-    own = scores.logprobs.view_as(trajectory.logprobs).to(trajectory.logprobs.device)
-    difference = (own - trajectory.logprobs).masked_fill(~trajectory.mask, 0.0)
-    mismatch, tokens = float(difference.abs().sum()), int(trajectory.mask.sum())
-    if mismatch > _OTHER_MODEL * tokens:
-        raise ValueError(
-            f"the engine's log-probabilities are off by {mismatch / tokens:.2f} a token: it runs another base model than "
-            f"{inference.world_model.config.base!r}, or does not report them at the sampling temperature"
-        )
-    return replace(trajectory, logprobs=own), difference.exp().clamp(max=cap), mismatch
-
-
-def _judge_rows(
+def roll_out(
     inference: Inference,
     role: Role,
     pairs: Sequence[UnlabelledPair],
-    actions: Sequence[str],
-    samples: Sequence[Sequence[State]],
-    wordings: Sequence[dict[Role, int]],
-) -> list[list[ScoredRow]]:
-    """What the frozen model scores: a group per pair, a row per member."""
+    latent: LatentActions | None,
+    group_size: int,
+    seed: int,
+    epoch: int,
+) -> Rollouts:
+    """Line 2: a group of completions for each pair; those of the FWM follow the latent actions."""
     builder = inference.prompts
+    wordings = [builder.wording_of(pair, role, epoch) for pair in pairs]
+    if latent is None:
+        prompts = [builder.idm_prompt(pair, wording=w) for pair, w in zip(pairs, wordings, strict=True)]
+    else:
+        prompts = [builder.fwm_prompt(pair, z, w) for pair, z, w in zip(pairs, latent.actions, wordings, strict=True)]
+    seeds = [pair_seed(seed, pair, role, epoch) for pair in pairs]
+    trajectory = inference.rollout(role, [prompt.ids for prompt in prompts], group_size, seeds=seeds)
+    return Rollouts(
+        role=role,
+        pairs=tuple(pairs),
+        latent=latent,
+        samples=tuple(inference.decode(role, trajectory)),
+        trajectory=trajectory,
+        rows=_policy_rows(trajectory),
+        importance=None,
+        cut_tokens=sum(prompt.cut for prompt in prompts),
+    )
+
+
+def judge(
+    inference: Inference, rollouts: Rollouts, settings: RoleSettings, epoch: int, *, skip_nonfinite: bool = False
+) -> Judgement:
+    """Line 3: how likely the frozen opposite model finds the latent action (Phase I) or the observed next state (Phase II).
+
+    Raises:
+        NonFiniteRewardError: if a reward is not finite and ``skip_nonfinite`` is off.
+    """
+    scores = inference.score_rows(rollouts.role.opposite, _judge_rows(inference, rollouts, epoch))
+    flat = sequence_reward(scores, reduce=settings.reward, clamp_min=settings.reward_floor)
+    rewards, clamped = (values.view(rollouts.trajectory.completions.shape[:2]) for values in flat)  # [B, G]
+    skipped = ~torch.isfinite(rewards)
+    if bool(skipped.any()) and not skip_nonfinite:
+        b, k = (int(i) for i in skipped.nonzero()[0])
+        raise NonFiniteRewardError(_sample(rollouts, b, k, float(rewards[b, k])))
+    return Judgement(
+        rewards=_fill_with_group_mean(rewards, skipped),
+        logprob=scores.logprobs.sum(-1).view(rewards.shape),
+        clamped=clamped,
+        skipped=skipped,
+    )
+
+
+def _judge_rows(inference: Inference, rollouts: Rollouts, epoch: int) -> list[list[ScoredRow]]:
+    """What the frozen model scores: a group per pair, a row per member, one wording for a whole group."""
+    builder, latent, judge = inference.prompts, rollouts.latent, rollouts.role.opposite
     rows: list[list[ScoredRow]] = []
-    for b, (pair, members) in enumerate(zip(pairs, samples, strict=True)):
-        wording = wordings[b][role.opposite]
-        if role is Role.FWM:
-            rows.append([builder.idm_row(pair, state, actions[b], wording) for state in members])
-        else:
+    for b, (pair, members) in enumerate(zip(rollouts.pairs, rollouts.samples, strict=True)):
+        wording = builder.wording_of(pair, judge, epoch)
+        if latent is None:
             rows.append([builder.fwm_row(pair, str(action), pair.next_state, wording) for action in members])
+        else:
+            rows.append([builder.idm_row(pair, state, latent.actions[b], wording) for state in members])
     return rows
 
 
@@ -181,6 +228,31 @@ def _policy_rows(trajectory: Trajectory) -> tuple[tuple[ScoredRow, ...], ...]:
     )
 
 
+def _scored_again(inference: Inference, rollouts: Rollouts) -> Rollouts:
+    """What another engine drew, with the policy's own log-probabilities and capped importance weights.
+
+    Raises:
+        ValueError: if the engine's probabilities are so far off that it cannot run this model.
+    """
+    cap, trajectory = inference.engine.importance_cap, rollouts.trajectory
+    if cap is None:
+        return rollouts
+    with inference.world_model.use(rollouts.role) as model:
+        temperature = inference.sampling[rollouts.role].temperature or 1.0
+        constraint = inference.constraints.get(rollouts.role)
+        scores = inference.scorer.score(model, rollouts.rows, temperature=temperature, constraint=constraint)
+    own = scores.logprobs.view_as(trajectory.logprobs).to(trajectory.logprobs.device)
+    difference = (own - trajectory.logprobs).masked_fill(~trajectory.mask, 0.0)
+    mismatch, tokens = float(difference.abs().sum()), int(trajectory.mask.sum())
+    if mismatch > _OTHER_MODEL * tokens:
+        raise ValueError(
+            f"the engine's log-probabilities are off by {mismatch / tokens:.2f} a token: it runs another base model than "
+            f"{inference.world_model.config.base!r}, or does not report them at the sampling temperature"
+        )
+    importance = Importance(difference.exp().clamp(max=cap), mismatch)
+    return replace(rollouts, trajectory=replace(trajectory, logprobs=own), importance=importance)
+
+
 def _fill_with_group_mean(rewards: Tensor, skipped: Tensor) -> Tensor:
     """Rewards [B, G] in which members that do not count stand at their group's mean, so that they move nothing."""
     valid = rewards.masked_fill(skipped, 0.0)
@@ -188,21 +260,24 @@ def _fill_with_group_mean(rewards: Tensor, skipped: Tensor) -> Tensor:
     return torch.where(skipped, mean, rewards)
 
 
-def _sample(role: Role, pair: UnlabelledPair, action: Sequence[str], completion: State, reward: float) -> dict[str, object]:
+def _sample(rollouts: Rollouts, b: int, k: int, reward: float) -> dict[str, object]:
+    pair, latent = rollouts.pairs[b], rollouts.latent
     return {
-        "policy": role.value,
-        "judge": role.opposite.value,
+        "policy": rollouts.role.value,
+        "judge": rollouts.role.opposite.value,
         "reward": reward,
         "episode": pair.episode,
         "step": pair.step,
         "state": repr(pair.state),
         "next_state": repr(pair.next_state),
-        "latent_action": action[0] if action else None,
-        "completion": repr(completion),
+        "latent_action": None if latent is None else latent.actions[b],
+        "completion": repr(rollouts.samples[b][k]),
     }
 
 
-def _lap(seconds: dict[str, float], part: str, since: float) -> float:
-    now = time.perf_counter()
-    seconds[part] = now - since
-    return now
+@contextmanager
+def timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Notes the wall time of what happens within it."""
+    started = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - started

@@ -46,6 +46,12 @@ class PhaseSchedule:
         """Epochs of the whole run."""
         return self.warmup_epochs + self.iterations * len(self.order)
 
+    @property
+    def phases(self) -> frozenset[Phase]:
+        """Every phase that some epoch belongs to."""
+        warmup = {Phase.WARMUP} if self.warmup_epochs else set()
+        return frozenset(warmup | {Phase(name) for name in self.order if self.iterations})
+
     def phase(self, epoch: int) -> Phase:
         """Phase of an epoch; epochs past the end repeat the order."""
         if epoch < self.warmup_epochs or not self.order:

@@ -10,15 +10,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from swirl_lightning.algorithm.schedule import PhaseSchedule
-from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.data.loader import EpochLoader, Numbered, epoch_order, expected_work, labelled_batches, unlabelled_batches
 from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
 from swirl_lightning.data.splits import draw, given_splits, labelled_episodes, split_episodes
 from swirl_lightning.data.stream import PairStream
-from swirl_lightning.types import Phase, Role, Transition, UnlabelledPair
-
-_ROLES = {Phase.FWM: Role.FWM, Phase.IDM: Role.IDM}
+from swirl_lightning.types import EpochPlan, Phase, Run, Splits, Transition, UnlabelledPair
 
 
 class TransitionDataModule(L.LightningDataModule):
@@ -92,6 +88,7 @@ class TransitionDataModule(L.LightningDataModule):
         self.val: Sequence[Transition] = ()
         self.test: Sequence[Transition] = ()
         self._pairs: Numbered[UnlabelledPair] = ()
+        self._run: Run | None = None
         self._ready = False
 
     @override
@@ -133,7 +130,11 @@ class TransitionDataModule(L.LightningDataModule):
         self.unlabelled = table.pairs(rows["unlabelled"] if self.stream is None else ())
         self.val = table.transitions(rows["val"])
         self.test = table.transitions(rows["test"])
-        self._refuse_empty(stage)
+        self._refuse_empty(
+            val=stage == "validate" or (stage in (None, "fit") and self.val_fraction > 0),
+            test=stage in ("test", "predict") or (stage is None and self.test_fraction > 0),
+            **({} if self.trainer is not None else self._read_by(frozenset(Phase))),
+        )
         rank_zero_info(
             f"{self.path}: {len(self.labelled)} labelled, {len(self.unlabelled)} state-only, {len(self.val)} validation, "
             f"{len(self.test)} test transitions of {len(assigned)} episodes"
@@ -147,24 +148,34 @@ class TransitionDataModule(L.LightningDataModule):
             self._pairs.check()
         self._ready = True
 
-    def _refuse_empty(self, stage: str | None) -> None:
-        trainer = self.trainer
-        schedule = getattr(getattr(trainer, "lightning_module", None), "schedule", None)
-        needed = {
-            "labelled": (
-                "labelled_fraction",
-                schedule is None or schedule.warmup_epochs > 0 or self.replay_batch_size > 0,
-            ),
-            "unlabelled": ("labelled_fraction", self.stream is None and (schedule is None or schedule.iterations > 0)),
-            "val": ("val_fraction", stage == "validate" or (stage in (None, "fit") and self.val_fraction > 0)),
-            "test": ("test_fraction", stage in ("test", "predict") or (stage is None and self.test_fraction > 0)),
+    def connect(self, run: Run) -> Splits:
+        """Learns what each epoch of a run reads; see ``RunData``."""
+        self._run = run
+        self._refuse_empty(**self._read_by(run.phases))
+        return Splits(self.labelled, self.unlabelled, self.val, self.test, self.replay_batch_size)
+
+    def _read_by(self, phases: frozenset[Phase]) -> dict[str, bool]:
+        """Whether some phase reads the labelled transitions, and the state-only pairs of ``path``."""
+        return {
+            "labelled": Phase.WARMUP in phases or self.replay_batch_size > 0,
+            "unlabelled": bool(phases - {Phase.WARMUP}) and self.stream is None,
         }
-        for name, (setting, wanted) in needed.items():
-            if wanted and not getattr(self, name):
+
+    def _refuse_empty(self, **wanted: bool) -> None:
+        for split, read in wanted.items():
+            if read and not getattr(self, split):
+                setting = f"{split}_fraction" if split in ("val", "test") else "labelled_fraction"
                 raise ValueError(
-                    f"data: the {name} split of {self.path!r} is empty; change data.{setting}, add episodes, or "
+                    f"data: the {split} split of {self.path!r} is empty; change data.{setting}, add episodes, or "
                     "let data.columns: {split: null} ignore the data's own splits"
                 )
+
+    def _plan(self) -> EpochPlan:
+        """What the trainer's current epoch reads."""
+        if self._run is None:
+            raise RuntimeError("nobody has said which phases the run has: its module must call connect(run) in its setup")
+        assert self.trainer is not None
+        return self._run.plan(self.trainer.current_epoch)
 
     def _warmup_order(self, epoch: int) -> list[int]:
         """Indices of an epoch out of the endless row of passes over the labelled transitions, each in an order of its own."""
@@ -180,17 +191,16 @@ class TransitionDataModule(L.LightningDataModule):
     def train_dataloader(self) -> EpochLoader:
         trainer = self.trainer
         assert trainer is not None
-        phase: Phase = trainer.lightning_module.phase  # type: ignore[assignment]
+        plan = self._plan()
         for name in ("warmup_batch_size", "batch_size"):
             if (size := getattr(self, name)) < trainer.world_size:
                 rank_zero_warn(f"data.{name} is {size}, so {trainer.world_size - size} of {trainer.world_size} processes idle")
         epoch, place = trainer.current_epoch, {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        if phase is Phase.WARMUP:
+        if plan.phase is Phase.WARMUP:
             order, make = self._warmup_order(epoch), labelled_batches(self.labelled)
             return self._epoch_loader(order, self.warmup_batch_size, make, self.labelled, 1)
         make = unlabelled_batches(self._pairs, self.labelled, self.replay_batch_size, self.seed, epoch, **place)
-        group_size = _group_size(trainer.lightning_module, phase)
-        return self._epoch_loader(self._swirl_order(epoch), self.batch_size, make, self._pairs, group_size)
+        return self._epoch_loader(self._swirl_order(plan), self.batch_size, make, self._pairs, plan.group_size)
 
     def _epoch_loader(
         self,
@@ -213,14 +223,13 @@ class TransitionDataModule(L.LightningDataModule):
             world_size=trainer.world_size,
         )
 
-    def _swirl_order(self, epoch: int) -> Sequence[int]:
+    def _swirl_order(self, plan: EpochPlan) -> Sequence[int]:
         """Numbers of an epoch's pairs; out of a stream, those that follow the ones of the epoch before."""
         if self.stream_batches is None:
-            return epoch_order(len(self.unlabelled), self.seed, epoch)
+            assert self.trainer is not None
+            return epoch_order(len(self.unlabelled), self.seed, self.trainer.current_epoch)
         size = self.stream_batches * self.batch_size
-        schedule: PhaseSchedule = self.trainer.lightning_module.schedule  # type: ignore[union-attr, assignment]
-        before = epoch - schedule.warmup_epochs
-        return range(before * size, (before + 1) * size)
+        return range(plan.number * size, (plan.number + 1) * size)
 
     def _in_order(self, items: Sequence[Transition]) -> EpochLoader:
         trainer = self.trainer
@@ -249,13 +258,6 @@ class TransitionDataModule(L.LightningDataModule):
     @override
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # text; the module makes tensors
-
-
-def _group_size(module: L.LightningModule, phase: Phase) -> int:
-    """Completions per pair in a phase; 1 where none are drawn."""
-    roles: dict[Role | None, RoleSettings] = getattr(module, "roles", {})
-    role = _ROLES.get(phase)
-    return roles[role].group_size if role in roles else 1
 
 
 def _refuse_repeats(table: TransitionTable, episodes: Sequence[str]) -> None:

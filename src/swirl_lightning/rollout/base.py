@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.types import SamplingParams, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRequest:
+    """What is to be drawn: a group of completions for each of B prompts."""
+
+    prompts: Sequence[Sequence[int]]  # B token-id sequences, unpadded
+    seeds: Sequence[int]  # B; what is drawn for a prompt depends on its own seed only
+    group_size: int  # G, completions of each prompt
+    sampling: SamplingParams  # temperature 0 is greedy
+    stop_ids: Sequence[int]  # tokens that end a completion; they are part of it
+    pad_id: int  # fills the right of finished completions
+    constraint: TokenConstraint | None = None  # which tokens may follow; log-probabilities are renormalised inside it
+    progress: Callable[[int], None] | None = None  # called with the number of newly finished members
 
 
 class RolloutEngine(ABC):
@@ -22,31 +37,12 @@ class RolloutEngine(ABC):
     importance_cap: float | None = None
 
     @abstractmethod
-    def generate(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        group_size: int,
-        params: SamplingParams,
-        *,
-        seeds: Sequence[int],
-        stop_ids: Sequence[int],
-        pad_id: int,
-        constraint: TokenConstraint | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Trajectory:
-        """Sample ``group_size`` completions of each prompt.
+    def generate(self, model: PreTrainedModel, request: RolloutRequest) -> Trajectory:
+        """Draw what is asked for.
 
         Args:
             model: a causal LM, in eval mode, the right adapter active.
-            prompts: B token-id sequences, unpadded.
-            group_size: G.
-            params: sampling settings; temperature 0 is greedy.
-            seeds: B integers; what is drawn for a prompt depends on its own seed only.
-            stop_ids: tokens that end a completion (they are part of it).
-            pad_id: fills the right of finished completions.
-            constraint: which tokens may follow; log-probabilities are renormalised inside it.
-            progress: called with the number of newly finished members.
+            request: prompts, seeds, group size, sampling settings and constraint.
 
         Returns:
             The trajectory, prompts in the order given.

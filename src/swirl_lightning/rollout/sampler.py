@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
+from typing_extensions import override
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.codecs.constraints import mask_for
 from swirl_lightning.distributed.sharding import any_rank, device_of, in_step
-from swirl_lightning.rollout.base import RolloutEngine
+from swirl_lightning.rollout.base import RolloutEngine, RolloutRequest
 from swirl_lightning.rollout.decode import DecodeLayout
 from swirl_lightning.rollout.sampling import next_tokens, row_noise
 from swirl_lightning.scoring.attention import no_mask, pack_layout
@@ -136,6 +137,33 @@ class _Running:
     generated: list[list[int]] = field(default_factory=list)  # tokens so far, a row each, kept for constraints
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What has been drawn so far, on the CPU: prompts in the order given, G members, ``max_new_tokens`` tokens."""
+
+    completions: Tensor  # int64 [B, G, T]
+    mask: Tensor  # bool [B, G, T]
+    logprobs: Tensor  # float32 [B, G, T]
+    finished: Tensor  # bool [B, G]
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int], pad_id: int) -> _Drawn:
+        """Nothing yet."""
+        completions, mask = torch.full(shape, pad_id, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
+        return cls(completions, mask, torch.zeros(shape), torch.zeros(shape[:2], dtype=torch.bool))
+
+    def trajectory(self, prompts: Sequence[Sequence[int]], device: torch.device) -> Trajectory:
+        """The same, cut to the longest completion."""
+        longest = max(1, int(self.mask.sum(-1).max())) if prompts else 1
+        return Trajectory(
+            prompts=tuple(tuple(prompt) for prompt in prompts),
+            completions=self.completions[..., :longest].to(device),
+            mask=self.mask[..., :longest].to(device),
+            logprobs=self.logprobs[..., :longest].to(device),
+            finished=self.finished.to(device),
+        )
+
+
 @dataclass(frozen=True)
 class TransformersEngine(RolloutEngine):
     """Samples with the training model itself, so that log-probabilities are those of the policy.
@@ -146,60 +174,27 @@ class TransformersEngine(RolloutEngine):
 
     cache_tokens: int = 1 << 18
 
+    @override
     @torch.no_grad()
-    def generate(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        group_size: int,
-        params: SamplingParams,
-        *,
-        seeds: Sequence[int],
-        stop_ids: Sequence[int],
-        pad_id: int,
-        constraint: TokenConstraint | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Trajectory:
-        """Sample ``group_size`` completions of each prompt; see ``RolloutEngine``.
+    def generate(self, model: PreTrainedModel, request: RolloutRequest) -> Trajectory:
+        """Draw what is asked for; see ``RolloutEngine``.
 
         Raises:
             ValueError: if a prompt is empty or the model has too few positions for it.
         """
+        prompts, group_size, params = request.prompts, request.group_size, request.sampling
         _check_room(model, prompts, params)
-        shape = (len(prompts), group_size, params.max_new_tokens)
-        completions = torch.full(shape, pad_id, dtype=torch.int64)
-        mask = torch.zeros(shape, dtype=torch.bool)
-        logprobs = torch.zeros(shape)
-        finished = torch.zeros(shape[:2], dtype=torch.bool)
-        noise = row_noise(seeds, group_size, params.max_new_tokens) if params.temperature > 0 else torch.zeros(shape)
-        device, shared = device_of(model), scoring_path(model) is ScoringPath.SHARED
-        make = _SharedDecoder if shared else _CacheDecoder
+        drawn = _Drawn.empty((len(prompts), group_size, params.max_new_tokens), request.pad_id)
+        shape = drawn.completions.shape
+        noise = row_noise(request.seeds, *shape[1:]) if params.temperature > 0 else torch.zeros(shape)
+        make = _SharedDecoder if scoring_path(model) is ScoringPath.SHARED else _CacheDecoder
         for chunk in in_step(self._chunks(prompts, group_size, params.max_new_tokens), model):
             if chunk is None:
-                _idle(make(model, [[pad_id]], 1, params.max_new_tokens), params.max_new_tokens)
+                _idle(make(model, [[request.pad_id]], 1, params.max_new_tokens), params.max_new_tokens)
                 continue
             decoder = make(model, [prompts[i] for i in chunk], group_size, params.max_new_tokens)
-            _run(
-                decoder,
-                noise[chunk],
-                params,
-                stop_ids,
-                constraint,
-                progress,
-                chunk,
-                completions,
-                mask,
-                logprobs,
-                finished,
-            )
-        longest = max(1, int(mask.sum(-1).max())) if prompts else 1
-        return Trajectory(
-            prompts=tuple(tuple(prompt) for prompt in prompts),
-            completions=completions[..., :longest].to(device),
-            mask=mask[..., :longest].to(device),
-            logprobs=logprobs[..., :longest].to(device),
-            finished=finished.to(device),
-        )
+            _run(decoder, noise[chunk], request, chunk, drawn)
+        return drawn.trajectory(prompts, device_of(model))
 
     def _chunks(self, prompts: Sequence[Sequence[int]], group_size: int, new_tokens: int) -> list[list[int]]:
         """Prompts of similar length together, as many as the cache holds."""
@@ -227,24 +222,13 @@ def _check_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], params
             )
 
 
-def _run(
-    decoder: _Decoder,
-    noise: Tensor,
-    params: SamplingParams,
-    stop_ids: Sequence[int],
-    constraint: TokenConstraint | None,
-    progress: Callable[[int], None] | None,
-    chunk: list[int],
-    completions: Tensor,
-    mask: Tensor,
-    logprobs: Tensor,
-    finished: Tensor,
-) -> None:
-    """Generates one chunk of prompts and writes it into the output tensors [all prompts, G, T]."""
+def _run(decoder: _Decoder, noise: Tensor, request: RolloutRequest, chunk: list[int], out: _Drawn) -> None:
+    """Generates one chunk of prompts and writes it into ``out``."""
+    params, constraint, progress = request.sampling, request.constraint, request.progress
     device = device_of(decoder.model)
     b, g = len(chunk), decoder.group_size
     rows = torch.tensor(chunk)
-    stop = torch.tensor(list(stop_ids))
+    stop = torch.tensor(list(request.stop_ids))
     run = _Running(
         prompt=torch.arange(b)[:, None].expand(b, g),
         member=torch.arange(g).expand(b, g),
@@ -258,11 +242,11 @@ def _run(
         drawn, scores = next_tokens(logits, noise[at].reshape(-1), params, allowed)
         tokens = drawn.cpu().view(run.live.shape)
         where = (rows[run.prompt][run.live], run.member[run.live], torch.tensor(step))
-        completions[where] = tokens[run.live]
-        logprobs[where] = scores.cpu().view(run.live.shape)[run.live]
-        mask[where] = True
+        out.completions[where] = tokens[run.live]
+        out.logprobs[where] = scores.cpu().view(run.live.shape)[run.live]
+        out.mask[where] = True
         ended = run.live & torch.isin(tokens, stop)
-        finished[rows[run.prompt][ended], run.member[ended]] = True
+        out.finished[rows[run.prompt][ended], run.member[ended]] = True
         run.live = run.live & ~ended
         if progress is not None and bool(ended.any()):
             progress(int(ended.sum()))

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from typing_extensions import override
 
-from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.distributed.sharding import device_of, is_sharded
-from swirl_lightning.rollout.base import RolloutEngine
-from swirl_lightning.types import SamplingParams, Trajectory
+from swirl_lightning.rollout.base import RolloutEngine, RolloutRequest
+from swirl_lightning.types import Trajectory
 
 START = (
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-loras 2 --max-lora-rank R "
@@ -63,39 +62,28 @@ class VllmEngine(RolloutEngine):
 
     @override
     @torch.no_grad()
-    def generate(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        group_size: int,
-        params: SamplingParams,
-        *,
-        seeds: Sequence[int],
-        stop_ids: Sequence[int],
-        pad_id: int,
-        constraint: TokenConstraint | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Trajectory:
-        """Sample ``group_size`` completions of each prompt; see ``RolloutEngine``.
+    def generate(self, model: PreTrainedModel, request: RolloutRequest) -> Trajectory:
+        """Draw what is asked for; see ``RolloutEngine``.
 
         Raises:
             ValueError: if the model has no adapter or is sharded, or the constraint is no set of tokens.
             ConnectionError: if the server does not answer, or refuses.
         """
-        settings = _settings(params, stop_ids, constraint)
+        settings = _settings(request)
+        prompts, group_size = request.prompts, request.group_size
         name = self._push(model)
-        copies = group_size if params.temperature > 0 else 1  # greedy members are all the same
+        copies = group_size if request.sampling.temperature > 0 else 1  # greedy members are all the same
 
         def draw(index: int) -> list[dict[str, Any]]:
-            body = {"model": name, "prompt": list(prompts[index]), "n": copies, "seed": seeds[index], **settings}
+            body = {"model": name, "prompt": list(prompts[index]), "n": copies, "seed": request.seeds[index], **settings}
             choices: list[dict[str, Any]] = self._ask("/v1/completions", body)["choices"]
-            if progress is not None:
-                progress(group_size)
+            if request.progress is not None:
+                request.progress(group_size)
             return sorted(choices, key=lambda choice: choice["index"]) * (group_size // copies)
 
         with ThreadPoolExecutor(max(1, min(self.concurrency, len(prompts)))) as pool:
             groups = list(pool.map(draw, range(len(prompts))))
-        return _trajectory(prompts, groups, group_size, pad_id, device_of(model))
+        return _trajectory(request, groups, device_of(model))
 
     # ------------------------------------------------------------------ adapters
 
@@ -156,8 +144,9 @@ class VllmEngine(RolloutEngine):
         return json.loads(text) if text.startswith("{") else text
 
 
-def _settings(params: SamplingParams, stop_ids: Sequence[int], constraint: TokenConstraint | None) -> dict[str, Any]:
+def _settings(request: RolloutRequest) -> dict[str, Any]:
     """Sampling settings in the server's words."""
+    params, constraint = request.sampling, request.constraint
     settings: dict[str, Any] = {
         "max_tokens": params.max_new_tokens,
         "temperature": params.temperature,
@@ -165,7 +154,7 @@ def _settings(params: SamplingParams, stop_ids: Sequence[int], constraint: Token
         "top_k": params.top_k,
         "min_p": params.min_p,
         "ignore_eos": True,
-        "stop_token_ids": list(stop_ids),
+        "stop_token_ids": list(request.stop_ids),
         "logprobs": 0,
         "return_token_ids": True,
         "add_special_tokens": False,
@@ -180,24 +169,18 @@ def _settings(params: SamplingParams, stop_ids: Sequence[int], constraint: Token
     return settings
 
 
-def _trajectory(
-    prompts: Sequence[Sequence[int]],
-    groups: Sequence[Sequence[dict[str, Any]]],
-    group_size: int,
-    pad_id: int,
-    device: torch.device,
-) -> Trajectory:
+def _trajectory(request: RolloutRequest, groups: Sequence[Sequence[dict[str, Any]]], device: torch.device) -> Trajectory:
     members = [choice for group in groups for choice in group]
     longest = max((len(choice["token_ids"]) for choice in members), default=1)
-    shape = (len(prompts), group_size, longest)
+    shape = (len(request.prompts), request.group_size, longest)
 
     def padded(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -> Tensor:
         tensor = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=dtype)
         return tensor.view(shape).to(device)
 
     return Trajectory(
-        prompts=tuple(tuple(prompt) for prompt in prompts),
-        completions=padded([choice["token_ids"] for choice in members], pad_id, torch.int64),
+        prompts=tuple(tuple(prompt) for prompt in request.prompts),
+        completions=padded([choice["token_ids"] for choice in members], request.pad_id, torch.int64),
         mask=padded([[1] * len(choice["token_ids"]) for choice in members], 0, torch.bool),
         logprobs=padded([choice["logprobs"]["token_logprobs"] for choice in members], 0.0, torch.float32),
         finished=torch.tensor([choice["finish_reason"] == "stop" for choice in members]).view(shape[:2]).to(device),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from swirl_lightning.codecs.base import Codec, TokenConstraint
-from swirl_lightning.rollout.base import RolloutEngine
+from swirl_lightning.rollout.base import RolloutEngine, RolloutRequest
 from swirl_lightning.rollout.sampler import TransformersEngine
 from swirl_lightning.scoring.scorer import CausalScorer
 from swirl_lightning.types import (
@@ -80,18 +80,18 @@ class Inference:
         progress: Progress | None = None,
     ) -> Trajectory:
         """Draws a group of completions for each prompt of a role."""
+        request = RolloutRequest(
+            prompts=prompts,
+            seeds=seeds,
+            group_size=group_size,
+            sampling=params or self.sampling[role],
+            stop_ids=[self.codec.eos_id],
+            pad_id=self.codec.pad_id,
+            constraint=self.constraints.get(role),
+            progress=progress,
+        )
         with self.world_model.use(role) as model:
-            return self.engine.generate(
-                model,
-                prompts,
-                group_size,
-                params or self.sampling[role],
-                seeds=seeds,
-                stop_ids=[self.codec.eos_id],
-                pad_id=self.codec.pad_id,
-                constraint=self.constraints.get(role),
-                progress=progress,
-            )
+            return self.engine.generate(model, request)
 
     def decode(self, role: Role, trajectory: Trajectory) -> Iterator[tuple[State, ...]]:
         """Completions of each prompt as states (FWM) or actions (IDM)."""
