@@ -34,6 +34,7 @@ _EXPECTED_WARNINGS = (
     ".*Using ModelCheckpoint with manual optimization",  # checkpoints are meant to hold the state after the step
     ".*does not have many workers",  # batches are Python objects that are there already
     ".*You defined a `validation_step` but have no `val_dataloader`",
+    ".*`is_gradient_checkpointing` is deprecated",  # peft asks transformers by the old name
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     ".*The number of training batches .* is smaller than the logging interval",
     "LightningCLI's args parameter is intended to run from within Python",  # `swirl` hands its own arguments on

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-
+from swirl_lightning.internals import PeftModel
 from swirl_lightning.types import Role, SamplingParams
+from swirl_lightning.world_model.adapters import merged
 from swirl_lightning.world_model.inference import Inference
 from swirl_lightning.world_model.prompts import PromptTemplates
 
@@ -24,13 +23,13 @@ def export_role(inference: Inference, role: Role, folder: str | Path, *, adapter
         inference: the built models with their prompts.
         role: which one.
         folder: where to; made if missing.
-        adapter_only: with ``adapters`` storage, write the LoRA adapter instead of a merged model.
+        adapter_only: with ``adapters`` storage, write the LoRA adapter instead of a merged model (in float32).
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: if there is no adapter to write.
+        ValueError: if there is no adapter to write, or if merging it would change what the model computes.
     """
     folder = Path(folder)
     world_model = inference.world_model
@@ -51,9 +50,7 @@ def export_role(inference: Inference, role: Role, folder: str | Path, *, adapter
                 file.replace(folder / file.name)
             (folder / name).rmdir()
         else:
-            merged = copy.deepcopy(peft_model)
-            merged.set_adapter(str(peft_model.active_adapter))
-            _save(merged.merge_and_unload(), folder)
+            _save(merged(peft_model), folder)
     elif adapter_only:
         raise ValueError(f"storage {world_model.config.storage!r} has no adapters; leave adapter_only off")
     else:

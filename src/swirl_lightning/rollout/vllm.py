@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 from typing_extensions import override
 
 from swirl_lightning.distributed.sharding import device_of, is_sharded
+from swirl_lightning.internals import LoraLayer, adapter_key
 from swirl_lightning.rollout.base import RolloutEngine, RolloutRequest
 from swirl_lightning.types import Trajectory
 
@@ -91,16 +91,12 @@ class VllmEngine(RolloutEngine):
         """Name on the server of the model's active adapter, as it is now."""
         if is_sharded(model):
             raise ValueError("the vLLM engine reads adapters that every rank has whole: use trainer.strategy ddp, not fsdp")
-        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
-        if not layers:
+        layer = next((module for module in model.modules() if isinstance(module, LoraLayer)), None)
+        if layer is None:
             raise ValueError("the vLLM engine is for LoRA adapters: set model.world_model.storage to adapters")
-        adapter = next(iter(layers.values())).active_adapters[0]
-        tensors = {
-            f"base_model.model.{name}.{part}.weight": getattr(layer, part)[adapter].weight
-            for name, layer in layers.items()
-            for part in ("lora_A", "lora_B")
-            if adapter in getattr(layer, part)
-        }
+        adapter = layer.active_adapters[0]
+        named = ((adapter_key(name, adapter), parameter) for name, parameter in model.named_parameters())
+        tensors = {f"base_model.model.{key}": parameter for key, parameter in named if key is not None}
         versions = tuple(tensor._version for tensor in tensors.values())
         before = self._pushed.get(adapter)
         if before is not None and before[0] == versions:

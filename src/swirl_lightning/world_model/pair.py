@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 import torch.distributed as dist
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from swirl_lightning.distributed.sharding import Sharding, load_from_first, whole
+from swirl_lightning.internals import PeftModel, adapter_key
 from swirl_lightning.scoring.scorer import prefer_shared_prefix
 from swirl_lightning.types import Role
+from swirl_lightning.world_model.adapters import LoraSettings, with_adapters
 from swirl_lightning.world_model.loading import compile_between_attention, load_causal_lm, without_weights
 
 REFERENCE = "reference"
 JUDGE = "judge"  # with shared weights only
 COPIES = (REFERENCE, JUDGE)  # what was, never trained
 BOTH = "both"  # with shared weights, the model that plays both roles
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """LoRA adapters of the ``adapters`` storage, one a role.
-
-    Attributes:
-        r: rank.
-        alpha: scale; updates are multiplied by ``alpha / r``.
-        dropout: dropout on the adapter's input.
-        target_modules: names of the layers that get an adapter.
-    """
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    target_modules: str | Sequence[str] = "all-linear"
-
-    def to_peft(self) -> LoraConfig:
-        """The same settings for peft."""
-        modules = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
-        return LoraConfig(
-            r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=modules, task_type="CAUSAL_LM"
-        )
 
 
 @dataclass(frozen=True)
@@ -165,19 +142,8 @@ class WorldModel(nn.Module):
         return model
 
     def _with_adapters(self, base: PreTrainedModel) -> PeftModel:
-        lora = self.config.lora.to_peft()
-        try:
-            model = get_peft_model(base, lora, adapter_name=Role.FWM.value)
-        except ValueError as error:
-            raise ValueError(
-                f"world_model.lora.target_modules={self.config.lora.target_modules!r} does not fit "
-                f"{self.config.base!r}: {error}"
-            ) from error
-        model.add_adapter(Role.IDM.value, self.config.lora.to_peft())
-        if self.has_reference:
-            model.add_adapter(REFERENCE, self.config.lora.to_peft())
-        assert isinstance(model, PeftModel)
-        return model
+        names = [*(role.value for role in Role), *([REFERENCE] if self.has_reference else [])]
+        return with_adapters(base, self.config.lora, names, self.config.base)
 
     def _key(self, role: Role | str) -> str:
         """Name of the model (or adapter) that plays ``role``."""
@@ -235,9 +201,9 @@ class WorldModel(nn.Module):
     def _named(self, role: Role | str) -> list[tuple[str, nn.Parameter]]:
         """Parameters of a role with names that are equal for every role."""
         if self.config.storage == "adapters":
-            marker = f".{role if role == REFERENCE else Role(role).value}."
-            named = self.models["base"].named_parameters()
-            return [(name.replace(marker, "."), parameter) for name, parameter in named if marker in name]
+            adapter = role if role == REFERENCE else Role(role).value
+            named = ((adapter_key(name, adapter), parameter) for name, parameter in self.models["base"].named_parameters())
+            return [(key, parameter) for key, parameter in named if key is not None]
         key = role if role in COPIES else BOTH if self.config.storage == "shared" else Role(role).value
         return list(self.models[key].named_parameters())
 
