@@ -91,8 +91,9 @@ class LatentActionHealth(Callback):
     def measure(self, module: SwirlModule, transitions: Sequence[Transition]) -> dict[str, float]:
         """All health measures on labelled transitions; actions are drawn with the IDM's training settings."""
         inference, builder = module.inference, module.prompts
-        inferred = [actions[0] for actions in inference.infer_actions(transitions, seed=module.run_seed)]
-        true = [t.action for t in transitions]
+        form = inference.codec.canonical  # texts that the tokenizer cannot tell apart are equal
+        inferred = [str(form(actions[0])) for actions in inference.infer_actions(transitions, seed=module.run_seed)]
+        true = [str(form(t.action)) for t in transitions]
         groups = [
             [builder.fwm_row(t, z, t.next_state), builder.fwm_row(t, t.action, t.next_state)]
             for t, z in zip(transitions, inferred, strict=True)

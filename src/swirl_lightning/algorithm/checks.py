@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedModel
 
 from swirl_lightning.algorithm.settings import RoleSettings
+from swirl_lightning.codecs import Codec
 from swirl_lightning.types import Role, ScoredRow, Splits, Transition
 from swirl_lightning.world_model.prompts import PromptBuilder
 
@@ -63,6 +65,24 @@ def check_lengths(
                 f"{role.value}.sampling.max_new_tokens={settings.sampling.max_new_tokens} cuts off {cut} of {len(some)} "
                 f"labelled answers; the longest has {longest} tokens, the end token included"
             )
+
+
+def check_texts(labelled: Sequence[Transition], codec: Codec) -> None:
+    """Says how many texts a tokenizer gives back otherwise than they are: answers are compared in its form.
+
+    Args:
+        labelled: transitions, of which the first thousand are looked at.
+        codec: with the tokenizer.
+    """
+    some = labelled[:1000]
+    states = [state for t in some for state in (t.state, t.next_state) if isinstance(state, str)]
+    texts = dict.fromkeys([*states, *(t.action for t in some)])
+    if changed := [(text, form) for text in texts if (form := codec.canonical(text)) != text]:
+        text, form = min(changed, key=lambda pair: len(pair[0]))
+        rank_zero_warn(
+            f"the tokenizer gives back {len(changed)} of {len(texts)} labelled texts otherwise than they are, e.g. {text!r} as "
+            f"{form!r}: predictions are compared in its form"
+        )
 
 
 def check_trainer(trainer: Trainer, splits: Splits, policies: Iterable[Role], roles: Mapping[Role, RoleSettings]) -> None:

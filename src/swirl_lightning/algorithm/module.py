@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from typing_extensions import override
 
-from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_trainer
+from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_texts, check_trainer
 from swirl_lightning.algorithm.optimizers import PhaseLR, adamw
 from swirl_lightning.algorithm.phase_log import COUNT, summary, write_sample
 from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
@@ -27,7 +27,7 @@ from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.algorithm.steps import PhaseSteps
 from swirl_lightning.algorithm.warmup import check_thresholds, measure_roles
-from swirl_lightning.codecs.image import load_codec
+from swirl_lightning.codecs import known_stops, load_codec
 from swirl_lightning.distributed.ranks import add_over_ranks, reduce_gradients
 from swirl_lightning.distributed.sharding import whole
 from swirl_lightning.distributed.strategies import check_strategy, sharding_of
@@ -111,7 +111,7 @@ class SwirlModule(L.LightningModule):
         self.warmup_idm_weight, self.warmup_until = warmup_idm_weight, check_thresholds(warmup_until)
         self.roles = {Role.FWM: fwm, Role.IDM: idm}
         self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
-        self.codec = load_codec(tokenizer or world_model.base)
+        self.codec = load_codec(tokenizer or world_model.base, stop_ids=known_stops(world_model.base), **prompts.speech)
         self.prompts = PromptBuilder(self.codec, prompts, max_prompt_tokens)
         self.scorer = CausalScorer(token_budget)
         self.engine, self.seed = engine, seed
@@ -230,6 +230,7 @@ class SwirlModule(L.LightningModule):
         splits = self.splits
         for rows in (splits.labelled, splits.unlabelled, splits.val, splits.test):
             self.codec.prepare(state for row in rows for state in (row.state, row.next_state))
+        check_texts(splits.labelled, self.codec)
         check_lengths(splits.labelled, self.roles, lambda role, row: self.steps.row(role, row, self.current_epoch))
 
     @override

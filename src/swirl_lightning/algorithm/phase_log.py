@@ -45,7 +45,7 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
     if rollouts.importance is not None:
         mean("importance", rollouts.importance.weights[trajectory.mask])
         sums |= {"engine_mismatch": rollouts.importance.mismatch, "engine_mismatch" + COUNT: float(trajectory.mask.sum())}
-    distinct = float(sum(len({row.ids for row in group}) for group in rollouts.rows))
+    distinct = float(sum(len(set(members)) for members in rollouts.samples))  # as texts: one may be spelt in several ways
     sums |= {"distinct_share": distinct, "distinct_share" + COUNT: float(rewards.numel())}
     sums["cut_tokens"] = float(rollouts.cut_tokens)
     sums["generated_tokens"] = float(trajectory.mask.sum()) + (0 if latent is None else latent.tokens)

@@ -10,7 +10,7 @@ from swirl_lightning.codecs.constraints import (
     mask_for,
 )
 from swirl_lightning.codecs.image import ImageCodec, load_codec
-from swirl_lightning.codecs.text import TextCodec
+from swirl_lightning.codecs.text import TextCodec, known_stops
 
 __all__ = [
     "ChoiceConstraint",
@@ -22,6 +22,7 @@ __all__ = [
     "RegexConstraint",
     "TextCodec",
     "TokenConstraint",
+    "known_stops",
     "load_codec",
     "mask_for",
 ]

@@ -20,7 +20,12 @@ class Codec(Protocol):
 
     @property
     def eos_id(self) -> int:
-        """Token that ends a completion."""
+        """Token with which the completions end that are trained on."""
+        ...
+
+    @property
+    def stop_ids(self) -> Sequence[int]:
+        """Tokens that end a completion when they are drawn, ``eos_id`` among them."""
         ...
 
     @property
@@ -38,7 +43,7 @@ class Codec(Protocol):
         ...
 
     def decode_state(self, ids: Sequence[int]) -> State:
-        """The state that ``ids`` spell; a trailing end token is ignored."""
+        """The state that ``ids`` spell; a trailing stop token is ignored."""
         ...
 
     def encode_action(self, action: str) -> list[int]:
@@ -46,7 +51,7 @@ class Codec(Protocol):
         ...
 
     def decode_action(self, ids: Sequence[int]) -> str:
-        """The action that ``ids`` spell; a trailing end token is ignored."""
+        """The action that ``ids`` spell; a trailing stop token is ignored."""
         ...
 
     def encode_literal(self, text: str) -> list[int]:
@@ -61,8 +66,8 @@ class Codec(Protocol):
         """Encodes many states ahead, where that is quicker than one by one."""
         ...
 
-    def canonical(self, state: State) -> State:
-        """The state in the form in which ``decode_state`` gives it, so that equal states compare equal."""
+    def canonical(self, said: State) -> State:
+        """A state or an action in the form in which decoding gives it, so that equal ones compare equal."""
         ...
 
     def units(self, state: State) -> Sequence[Hashable]:

@@ -5,6 +5,7 @@ An action space that the user knows is the best guard against private codes betw
 
 from __future__ import annotations
 
+import unicodedata
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -99,11 +100,12 @@ class ChoiceConstraint(_PrefixConstraint):
     """One of a list of strings, each followed by the end token.
 
     Args:
-        choices: the strings, as the codec's ``encode_action`` spells them.
+        choices: the strings. What is drawn is decoded in the tokenizer's form of them (lower case, a space before brackets).
         codec: encodes the choices.
 
     Raises:
-        ValueError: naming the choice that is given twice, is empty, or does not survive encoding; or for an empty list.
+        ValueError: naming the choice that is given twice, is empty, or loses more than its form in encoding; or for an empty
+            list.
     """
 
     def __init__(self, choices: Sequence[str], codec: Codec) -> None:
@@ -111,12 +113,13 @@ class ChoiceConstraint(_PrefixConstraint):
         if isinstance(choices, str) or not choices:
             raise ValueError(f"choices: give a non-empty list of strings, got {choices!r}")
         self._next: dict[tuple[int, ...], list[int]] = {}  # the trie: what may follow each prefix of a choice
-        seen: set[str] = set()
+        seen: dict[tuple[int, ...], str] = {}
         for choice in choices:
-            if choice in seen:
-                raise ValueError(f"choices: {choice!r} is given twice")
-            seen.add(choice)
             ids = (*_encode_choice(choice, codec), self.eos_id)
+            if ids in seen:
+                same = "" if seen[ids] == choice else f": the tokenizer cannot tell it from {seen[ids]!r}"
+                raise ValueError(f"choices: {choice!r} is given twice{same}")
+            seen[ids] = choice
             for i, token in enumerate(ids):
                 following = self._next.setdefault(ids[:i], [])
                 if token not in following:
@@ -127,18 +130,32 @@ class ChoiceConstraint(_PrefixConstraint):
 
 
 def _encode_choice(choice: str, codec: Codec) -> list[int]:
-    """Token ids of a choice that reads back as itself."""
+    """Token ids of a choice that reads back as itself, or in another form of the same characters."""
     ids = codec.encode_action(choice)
     if not ids:
         raise ValueError(f"choices: {choice!r} has no tokens, so nothing would be chosen")
     if codec.eos_id in ids:
         raise ValueError(f"choices: {choice!r} contains the end token {codec.eos_id}")
-    if (back := codec.decode_action(ids)) != choice:
+    back = codec.decode_action(ids)
+    if not _holds(back, choice):
         raise ValueError(
             f"choices: {choice!r} can't be encoded: it reads back as {back!r}. Use a tokenizer that knows all its "
             "characters and keeps its spaces (e.g. a byte-level one), or spell the choice as the tokenizer does"
         )
     return ids
+
+
+def _holds(back: str, choice: str) -> bool:
+    """Whether ``back`` has all of a choice's characters in their order, whatever their case, accents and compatibility form.
+
+    A tokenizer may add spaces (around brackets, say) and drop those at the ends, but not lose one inside.
+    """
+    characters = iter(_plain(back))
+    return all(character in characters for character in _plain(choice).strip())
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
 
 
 class GrammarConstraint(_PrefixConstraint):

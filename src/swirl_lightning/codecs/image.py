@@ -77,6 +77,7 @@ class ImageCodec(TextCodec):
         begin: token before an image.
         end: token after an image.
         cache: codes on disk; None keeps them in memory only.
+        **speech: further arguments of ``TextCodec``.
 
     Raises:
         ValueError: if the markers are no tokens, or the codes overlap the text vocabulary.
@@ -90,8 +91,9 @@ class ImageCodec(TextCodec):
         begin: str = "<boi>",
         end: str = "<eoi>",
         cache: CodeCache | None = None,
+        **speech: Any,
     ) -> None:
-        super().__init__(tokenizer)
+        super().__init__(tokenizer, **speech)
         self.images, self.cache, self.begin, self.end = images, cache, begin, end
         self.first_code = len(self.tokenizer) if first_code is None else first_code
         if self.first_code < len(self.tokenizer):
@@ -146,12 +148,12 @@ class ImageCodec(TextCodec):
 
     @override
     def decode_state(self, ids: Sequence[int]) -> bytes:
-        """The token image that ``ids`` spell; a trailing end token is ignored.
+        """The token image that ``ids`` spell; a trailing stop token is ignored.
 
         Raises:
             ValueError: if they are not exactly one image.
         """
-        kept = list(ids[:-1] if len(ids) and ids[-1] == self.eos_id else ids)
+        kept = list(ids[:-1] if len(ids) and ids[-1] in self.stop_ids else ids)
         codes = [token - self.first_code for token in kept[1:-1]]
         whole = len(codes) == self.length and kept[0] == self.begin_id and kept[-1] == self.end_id
         if not whole or not all(0 <= code < self.images.codes for code in codes):
@@ -217,9 +219,9 @@ class ImageCodec(TextCodec):
         return _from_bytes(packed)
 
     @override
-    def canonical(self, state: State) -> State:
-        """The image as its codes: two images are the same state when their codes are."""
-        return self.token_image(self.codes(state))
+    def canonical(self, said: State) -> State:
+        """The image as its codes: two images are the same state when their codes are. Actions are text."""
+        return super().canonical(said) if isinstance(said, str) else self.token_image(self.codes(said))
 
     @override
     def units(self, state: State) -> Sequence[Hashable]:
@@ -258,15 +260,19 @@ def image_codec(tokenizer: PreTrainedTokenizerBase, images: ImageModel, first_co
     return ImageCodec(tokenizer, images, first_code, cache=CodeCache(images.key))
 
 
-def load_codec(folder: str | Path) -> TextCodec:
+def load_codec(folder: str | Path, **speech: Any) -> TextCodec:
     """The codec of a model folder: images where it holds ``codec.json``, text otherwise (hub names too).
+
+    Args:
+        folder: with a tokenizer.
+        **speech: further arguments of ``TextCodec``.
 
     Raises:
         ValueError: if ``codec.json`` and the image model differ in their number of codes, or the tokenizer does not fit.
     """
     file = Path(folder) / CODEC
     if not file.is_file():
-        return TextCodec(str(folder))
+        return TextCodec(str(folder), **speech)
     settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     images = load_image_model(Path(folder) / settings["image_model"])
     if images.codes != settings["codes"]:
@@ -274,9 +280,8 @@ def load_codec(folder: str | Path) -> TextCodec:
             f"{file}: the model was made for {settings['codes']} codes, but the image model in "
             f"{settings['image_model']!r} has {images.codes}: they do not belong together"
         )
-    return ImageCodec(
-        str(folder), images, settings["first_code"], settings["begin"], settings["end"], cache=CodeCache(images.key)
-    )
+    markers = (settings["begin"], settings["end"])
+    return ImageCodec(str(folder), images, settings["first_code"], *markers, cache=CodeCache(images.key), **speech)
 
 
 def _to_bytes(codes: Sequence[int]) -> bytes:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+import logging
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from swirl_lightning.codecs.base import TokenConstraint
+from swirl_lightning.codecs.chat import ChatTemplate
+from swirl_lightning.codecs.spelling import Speller
 from swirl_lightning.types import Role, State
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 4  # of encoding and decoding, after which a text no longer changes
 
 
 class TextCodec:
@@ -18,13 +26,24 @@ class TextCodec:
 
     Args:
         tokenizer: a tokenizer, a hub name or a local folder.
+        stop_ids: tokens that end a completion besides the tokenizer's own; see :func:`known_stops`.
+        chat: completions end as the chat template ends an answer, where that differs from the tokenizer's end token.
+        chat_template_kwargs: variables of the chat template.
 
     Raises:
         ValueError: if the tokenizer has no end-of-sequence token, which ends every completion.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | str) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase | str,
+        *,
+        stop_ids: Sequence[int] = (),
+        chat: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         if isinstance(tokenizer, str):
+            stop_ids = (*stop_ids, *known_stops(tokenizer))
             tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         if tokenizer.eos_token_id is None:
@@ -32,11 +51,20 @@ class TextCodec:
                 f"tokenizer {tokenizer.name_or_path!r} has no eos_token: completions could never end. "
                 "Set one, e.g. tokenizer.add_special_tokens({'eos_token': '</s>'}), and save the tokenizer again."
             )
+        turn = ChatTemplate(tokenizer, chat_template_kwargs or {}).end_of_turn() if tokenizer.chat_template else None
+        self.eos_id: int = int(tokenizer.eos_token_id) if turn is None or not chat else turn
+        own = [self.eos_id, int(tokenizer.eos_token_id), *([] if turn is None else [turn])]
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([*own, *self._special(stop_ids)]))
+        self._speller = Speller(tokenizer, self.stop_ids)
+        self._prefix = " " if self._raw_decode(self._encode("a")) == " a" else ""
 
-    @property
-    def eos_id(self) -> int:
-        """Token that ends a completion."""
-        return int(self.tokenizer.eos_token_id)
+    def _special(self, stop_ids: Sequence[int]) -> list[int]:
+        """Those of ``stop_ids`` that are special tokens; others are a configuration's slip, and would cut texts short."""
+        known = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+        if slips := sorted(set(stop_ids) - known):
+            name = self.tokenizer.name_or_path
+            log.warning("stop tokens %s are no special tokens of tokenizer %r: they do not stop a completion", slips, name)
+        return [i for i in stop_ids if i in known]
 
     @property
     def pad_id(self) -> int:
@@ -50,15 +78,16 @@ class TextCodec:
         return len(self.tokenizer)
 
     def _encode(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return list(ids)
+        return self._speller.encode(text)
+
+    def _raw_decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _decode(self, ids: Sequence[int]) -> str:
         kept = list(ids)
-        if kept and kept[-1] == self.eos_id:
+        if kept and kept[-1] in self.stop_ids:
             kept = kept[:-1]
-        text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return str(text)
+        return self._raw_decode(kept).removeprefix(self._prefix)
 
     def encode_state(self, state: State) -> list[int]:
         """Token ids of a text state.
@@ -93,9 +122,17 @@ class TextCodec:
     def prepare(self, states: Iterable[State]) -> None:
         """Nothing: text is encoded when it is needed."""
 
-    def canonical(self, state: State) -> State:
-        """The text itself."""
-        return state
+    def canonical(self, said: State) -> State:
+        """The text as the tokenizer gives it back: its case, spaces and characters may be all that it can tell apart."""
+        assert isinstance(said, str)
+        unknown, text = self.tokenizer.unk_token, said
+        for _ in range(_ROUNDS):
+            parts = text.split(unknown) if unknown else [text]  # what is unknown stays so, though its name could be spelt
+            again = (unknown or "").join(self._decode(self._encode(part)) for part in parts)
+            if again == text:
+                break
+            text = again
+        return text
 
     def units(self, state: State) -> Sequence[Hashable]:
         """Token ids."""
@@ -108,3 +145,20 @@ class TextCodec:
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the tokenizer."""
         self.tokenizer.save_pretrained(str(folder))
+
+
+def known_stops(base: str) -> list[int]:
+    """Stop tokens that a model's ``generation_config.json`` names or, without one, its ``config.json``.
+
+    Args:
+        base: hub name or local folder; one that holds neither file knows none.
+    """
+    try:
+        ids = GenerationConfig.from_pretrained(base).eos_token_id
+    except OSError:
+        try:
+            config = PretrainedConfig.get_config_dict(base)[0]
+        except OSError:
+            return []
+        ids = config.get("eos_token_id", config.get("text_config", {}).get("eos_token_id"))
+    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)

@@ -277,7 +277,7 @@ def _update_one(
     render: bool,
 ) -> None:
     if name == "idm":
-        actions = [(z, p.transition.action) for p in said for z in p.actions]
+        actions = [(codec.canonical(z), codec.canonical(p.transition.action)) for p in said for z in p.actions]
         collection.update(predictions=[z for z, _ in actions], references=[z for _, z in actions], scores=scores[1])
         return
     predicted = [(state, p.transition) for p in said for state in _predicted(p, name)]

@@ -85,7 +85,7 @@ class Inference:
             seeds=seeds,
             group_size=group_size,
             sampling=params or self.sampling[role],
-            stop_ids=[self.codec.eos_id],
+            stop_ids=self.codec.stop_ids,
             pad_id=self.codec.pad_id,
             constraint=self.constraints.get(role),
             progress=progress,
@@ -165,14 +165,15 @@ class Inference:
         return [list(states) for states in self.decode(Role.FWM, drawn)]
 
     def exact_match(self, role: Role, transitions: Sequence[Transition]) -> float:
-        """Share of labelled transitions whose answer the role gives right, greedily."""
-        greedy = replace(self.sampling[role], temperature=0.0)
+        """Share of labelled transitions whose answer the role gives right, greedily; compared in the tokenizer's own form."""
+        greedy, form = replace(self.sampling[role], temperature=0.0), self.codec.canonical
         if role is Role.FWM:
             states = self.predict_states(transitions, [t.action for t in transitions], params=greedy)
-            same = self.codec.canonical
-            return sum(same(y[0]) == same(t.next_state) for y, t in zip(states, transitions, strict=True)) / len(transitions)
-        actions = self.infer_actions(transitions, params=greedy)
-        return sum(z[0] == t.action for z, t in zip(actions, transitions, strict=True)) / len(transitions)
+            answers = [(y[0], t.next_state) for y, t in zip(states, transitions, strict=True)]
+        else:
+            actions = self.infer_actions(transitions, params=greedy)
+            answers = [(z[0], t.action) for z, t in zip(actions, transitions, strict=True)]
+        return sum(form(said) == form(true) for said, true in answers) / len(transitions)
 
     def score_states(self, pairs: Sequence[Pair], actions: Sequence[str], next_states: Sequence[State]) -> TokenScores:
         """``log P(next_state | state, action)`` of N rows; consecutive rows of one pair share their prefix."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
 
 from swirl_lightning.codecs.base import Codec
+from swirl_lightning.codecs.chat import ChatTemplate
 from swirl_lightning.types import Role, ScoredRow, State, Transition, UnlabelledPair
 
 _SLOT = re.compile(r"\{(context|state|action|next_state)\}")
@@ -30,19 +33,24 @@ class PromptTemplates:
         idm: wordings that ask for the action; need ``{state}`` and ``{next_state}``.
         system: system message; used with ``chat`` only.
         chat: wrap the wording with the tokenizer's chat template.
+        chat_template_kwargs: variables of that template, e.g. ``{enable_thinking: false}`` or ``{date_string: "1 Jan 2026"}``.
     """
 
     fwm: Sequence[str] = ("State:\n{state}\nAction: {action}\nNext state:\n",)
     idm: Sequence[str] = ("State:\n{state}\nNext state:\n{next_state}\nAction: ",)
     system: str = ""
     chat: bool = False
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the slots of every wording.
 
         Raises:
-            ValueError: naming the role, the wording and the slot that is missing or that would give the answer away.
+            ValueError: naming the role, the wording and the slot that is missing or that would give the answer away; or what
+                would do nothing without ``chat``.
         """
+        if self.chat_template_kwargs and not self.chat:
+            raise ValueError("prompts.chat_template_kwargs does nothing without prompts.chat; turn chat on, or leave it out")
         for role in Role:
             wordings = self.of(role)
             if isinstance(wordings, str) or not wordings:
@@ -57,6 +65,11 @@ class PromptTemplates:
     def of(self, role: Role) -> Sequence[str]:
         """The wordings of a role."""
         return self.fwm if role is Role.FWM else self.idm
+
+    @property
+    def speech(self) -> dict[str, Any]:
+        """What a codec must know of them: with which token an answer ends."""
+        return {"chat": self.chat, "chat_template_kwargs": self.chat_template_kwargs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,32 +175,19 @@ class PromptBuilder:
         """The wording as literal token ids and slot names, chat markers included; cached."""
         key = (role, wording)
         if key not in self._segments:
-            text = self._render(self.templates.of(role)[wording])
-            parts = _SLOT.split(text)  # literal, slot, literal, slot, ..., literal
+            parts = _SLOT.split(self.templates.of(role)[wording])  # literal, slot, literal, slot, ..., literal
+            literals, slots = parts[::2], parts[1::2]
+            if self.templates.chat:
+                chat = ChatTemplate(self.codec.tokenizer, self.templates.chat_template_kwargs)
+                literals = chat.around(literals, slots, self.templates.system)
             pieces: list[str | list[int]] = []
-            for i, part in enumerate(parts):
-                if i % 2:
-                    pieces.append(part)
-                elif part:
-                    pieces.append(self.codec.encode_literal(part))
+            for literal, slot in zip_longest(literals, slots):
+                pieces += [self.codec.encode_literal(literal)] if literal else []
+                pieces += [slot] if slot is not None else []
             if not self.templates.chat and (bos := self.codec.tokenizer.bos_token_id) is not None:
                 pieces.insert(0, [int(bos)])
             self._segments[key] = pieces
         return self._segments[key]
-
-    def _render(self, wording: str) -> str:
-        if not self.templates.chat:
-            return wording
-        tokenizer = self.codec.tokenizer
-        if not tokenizer.chat_template:
-            raise ValueError(
-                f"prompts.chat is on, but tokenizer {tokenizer.name_or_path!r} has no chat template: "
-                "turn chat off or choose an instruction-tuned model"
-            )
-        messages = [{"role": "user", "content": wording}]
-        if self.templates.system:
-            messages.insert(0, {"role": "system", "content": self.templates.system})
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def _cut_evenly(pieces: list[tuple[str, list[int]]], excess: int, role: Role) -> list[list[int]]:
