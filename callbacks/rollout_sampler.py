@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
@@ -65,7 +66,7 @@ class RolloutSampler(Callback):
     def _record(self, experience: Experience, b: int) -> dict[str, Any]:
         rollouts, rewards = experience.rollouts, experience.judgement.rewards[b]
         pair, latent = rollouts.pairs[b], rollouts.latent
-        order = rewards.argsort(descending=True)[: self.members].tolist()
+        order = rewards.nan_to_num(-torch.inf).argsort(descending=True)[: self.members].tolist()
         return {
             "episode": pair.episode,
             "step": pair.step,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -85,6 +86,39 @@ def test_loss_and_statistics_equal_a_plain_loop(config, seed):
     assert float(terms.loss.detach()) == pytest.approx(loss, abs=1e-12)
     assert {name: terms.sums[name] for name in sums} == pytest.approx(sums)
     assert terms.sums["loss"] == pytest.approx(loss, abs=1e-12)
+
+
+@pytest.mark.parametrize("side", ["token", "sequence"])
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "moves"),
+    [(0.85, -1, False), (0.95, -1, True), (1.4, 1, True), (1.6, 1, False), (0.5, 1, True), (1.9, -1, True)],
+)
+def test_below_eps_low_clips_and_above_eps_high(side, ratio, advantage, moves):
+    config = GrpoConfig(eps_low=0.1, eps_high=0.5, beta=0.0, ratio=side)
+    leaf = torch.full((1, 2), math.log(ratio), dtype=torch.float64, requires_grad=True)
+    terms = grpo_loss(
+        leaf,
+        torch.zeros_like(leaf),
+        torch.tensor([float(advantage)]),
+        torch.ones(1, 2, dtype=torch.bool),
+        config,
+        ref_logprobs=None,
+        normaliser=1.0,
+    )
+    terms.loss.backward()
+    assert bool(leaf.grad.any()) == moves
+    assert terms.sums["clip_low"] == (2 if not moves and ratio < 1 else 0)
+    assert terms.sums["clip_high"] == (2 if not moves and ratio > 1 else 0)
+    assert float(terms.loss.detach()) == pytest.approx(-advantage * (ratio if moves else 0.9 if ratio < 1 else 1.5))
+
+
+def test_a_kl_term_that_regularises_nothing_is_said():
+    with pytest.warns(UserWarning, match=r"grpo.kl=k1 holds nothing back.*k3 or k2"):
+        GrpoConfig(kl="k1", beta=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GrpoConfig(kl="k1", beta=0.0)
+        GrpoConfig(kl="k3", beta=0.1)
 
 
 def test_the_cases_reach_both_sides_of_the_clip():

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from swirl_lightning.algorithm.objectives.grpo import group_advantages
+from swirl_lightning.algorithm.objectives.grpo import group_advantages, group_moments
 from swirl_lightning.algorithm.objectives.rewards import sequence_reward
 from swirl_lightning.types import TokenScores
 
@@ -71,6 +71,21 @@ def test_groups_without_spread_get_an_exact_zero_despite_rounding(normalise):
     assert zero_spread.tolist() == [True, False]
     assert advantages[0].tolist() == [0.0] * 7
     assert advantages[1].abs().min() > 0
+
+
+@pytest.mark.parametrize("normalise", ["std", "none"])
+def test_members_that_do_not_count_have_no_part_in_their_group(normalise):
+    rewards = torch.tensor([[1.0, math.nan, 2.0, 5.0], [3.0, 3.0, -math.inf, 9.0], [4.0, 1.0, 1.0, 1.0], [math.nan] * 4])
+    counted = torch.tensor([[True, False, True, True], [True, True, False, False], [True, False, False, False], [False] * 4])
+    advantages, flat = group_advantages(rewards, counted=counted, normalise=normalise)
+    alone, _ = group_advantages(rewards[:1, [0, 2, 3]], normalise=normalise)
+    torch.testing.assert_close(advantages[:1, [0, 2, 3]], alone)
+    assert not advantages[~counted].any()
+    assert flat.tolist() == [False, True, True, True]
+    assert not advantages[1:].any()
+    mean, deviation = group_moments(rewards, counted)
+    torch.testing.assert_close(mean, torch.tensor([8 / 3, 3.0, 4.0, 0.0]))
+    torch.testing.assert_close(deviation[0], torch.tensor([1.0, 2.0, 5.0]).std())
 
 
 def test_bad_rewards_are_named():

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from swirl_lightning.algorithm import rollouts as experience
 from swirl_lightning.algorithm import steps
+from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.algorithm.steps import LossPart
 from swirl_lightning.cli import main
 from swirl_lightning.distributed import checkpointing
@@ -156,6 +157,30 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(config, broken_loss, t
     assert main(config(trainer__callbacks=[], model__nonfinite="skip")) == 0
     assert scalars(tmp_path / "run", "warmup/nonfinite") == {0: 0.0, 1: 1.0, 2: 0.0}
     assert finite(tmp_path / "run")
+
+
+def test_a_step_whose_gradient_is_not_finite_moves_nothing_and_the_next_goes_on(config, monkeypatch, tmp_path):
+    norms, seen = [], []
+    clip, optimise = torch.nn.utils.clip_grad_norm_, SwirlModule._optimise
+
+    def clip_grad_norm_(parameters, *args):
+        norms.append(clip(parameters, *args))
+        return norms[-1] * (math.nan if len(norms) == 2 else 1)
+
+    def looked_at(self, last):
+        optimizer = self.optimizers(use_pl_optimizer=False)[0]
+        before = [p.detach().clone() for p in self.warmup_parameters()]
+        optimise(self, last)
+        steps = {int(state["step"]) for state in optimizer.state.values()}
+        moved = any(not torch.equal(a, b) for a, b in zip(before, self.warmup_parameters(), strict=True))
+        seen.append((moved, steps, self.lr_schedulers()[0].last_epoch))
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip_grad_norm_)
+    monkeypatch.setattr(SwirlModule, "_optimise", looked_at)
+    schedule = {"warmup_epochs": 1, "iterations": 0}
+    assert main(config(trainer__callbacks=[], model__nonfinite="skip", model__schedule=schedule)) == 0
+    assert seen == [(True, {1}, 1), (False, {1}, 2), (True, {2}, 3)]  # no step by momentum; the schedule goes on by batches
+    assert scalars(tmp_path / "run", "warmup/nonfinite") == {0: 0.0, 1: 1.0, 2: 0.0}
 
 
 def test_a_position_inside_other_data_is_refused(config, complaint, broken_judge):

@@ -135,3 +135,20 @@ def test_joint_warmup_leaves_both_roles_equal_and_each_warmup_does_not(config, l
         assert main(config(**fast("separate", model__warmup=warmup))) == 0
         first = next(weights for phase, *_, weights, _ in looks if phase is not Phase.WARMUP)
         assert same(first[Role.FWM], first[Role.IDM]) == equal
+
+
+@pytest.mark.parametrize("storage", ["separate", "shared"])
+def test_moments_and_learning_rate_start_anew_with_every_phase(storage, config, monkeypatch):
+    begun, step = [], SwirlModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        states = [len(optimizer.state) for optimizer in self.optimizers(use_pl_optimizer=False)]
+        if batch_idx == 0:
+            begun.append((self.phase.value, states))
+        elif self.phase is not Phase.WARMUP:
+            assert [bool(n) for n in states] == [False, self.phase is Phase.FWM, self.phase is Phase.IDM]  # one phase's only
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SwirlModule, "training_step", training_step)
+    assert main(config(**fast(storage))) == 0
+    assert begun == [(phase, [0, 0, 0]) for phase in ("warmup", "fwm", "idm", "fwm", "idm")]

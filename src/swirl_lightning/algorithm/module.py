@@ -251,9 +251,12 @@ class SwirlModule(L.LightningModule):
 
     @override
     def on_train_epoch_end(self) -> None:
-        if self.phase is Phase.WARMUP and self.current_epoch + 1 >= self.schedule.warmup_epochs:
+        if not self.schedule.ends_phase(self.current_epoch):
+            return
+        if self.phase is Phase.WARMUP:
             self.world_model.end_joint_warmup()
-            self.optimizers(use_pl_optimizer=False)[_OPTIMIZERS[Phase.WARMUP]].state.clear()  # type: ignore[index]  # moments of a finished phase are dead weight
+        # phases of the paper are separate runs: moments start anew as the learning rate does, and take no memory meanwhile
+        self.optimizers(use_pl_optimizer=False)[_OPTIMIZERS[self.phase]].state.clear()  # type: ignore[index]
 
     def _takes_snapshot(self, epoch: int) -> bool:
         """The reference is the policy as it stood when the iteration began.
@@ -337,8 +340,8 @@ class SwirlModule(L.LightningModule):
         self._step_values = {"grad_norm": norm, "lr": float(optimizer.param_groups[0]["lr"])}
         if not math.isfinite(norm):
             self._nonfinite("gradient norm", norm)
-            for parameter in parameters:
-                parameter.grad = torch.zeros_like(parameter.grad)  # type: ignore[arg-type]
+            for parameter in parameters:  # without gradients an optimizer moves nothing, where zeros would leave its momentum
+                parameter.grad = None
         (optimizer if last else optimizer.optimizer).step()
         optimizer.zero_grad(set_to_none=True)
         if last:

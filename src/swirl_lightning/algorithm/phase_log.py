@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from swirl_lightning.algorithm.objectives.bounds import elbo_estimate, mutual_information_bound
+from swirl_lightning.algorithm.objectives.grpo import group_moments
 from swirl_lightning.algorithm.rollouts import Experience
 from swirl_lightning.types import Batch, Transition, UnlabelledPair
 
@@ -35,8 +36,8 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
     def mean(name: str, values: Tensor) -> None:
         sums[name], sums[name + COUNT] = float(values.double().sum()), float(values.numel())
 
-    mean("reward", rewards)
-    mean("reward_std", rewards.std(dim=1) if rewards.numel() else rewards)
+    mean("reward", rewards[counted])
+    mean("reward_std", group_moments(rewards, counted)[1])
     mean("advantage_spread", experience.advantages.amax(1) - experience.advantages.amin(1))
     mean("length", trajectory.lengths)
     mean("truncated_share", ~trajectory.finished)
@@ -49,7 +50,8 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
     sums |= {"distinct_share": distinct, "distinct_share" + COUNT: float(rewards.numel())}
     sums["cut_tokens"] = float(rollouts.cut_tokens)
     sums["generated_tokens"] = float(trajectory.mask.sum()) + (0 if latent is None else latent.tokens)
-    sums["skipped"] = float(judgement.skipped.sum())
+    broken = ~rewards.isfinite()
+    sums |= {"skipped": float(broken.sum()), "masked": float((judgement.skipped & ~broken).sum())}
     judged = judgement.logprob[counted]  # [n]
     if latent is not None:
         mean("latent_entropy", -latent.logprob)

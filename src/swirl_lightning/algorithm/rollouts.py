@@ -57,10 +57,10 @@ class Rollouts:
 class Judgement:
     """What the frozen opposite model thinks of the members."""
 
-    rewards: Tensor  # float32 [B, G]; members left out stand at their group's mean
+    rewards: Tensor  # float32 [B, G]; not finite for a member that is left out for it
     logprob: Tensor  # float32 [B, G], of the judge's whole sequence, nats
     clamped: Tensor  # bool [B, G], True where the reward hit its lower clamp
-    skipped: Tensor  # bool [B, G], members left out because their reward is not finite
+    skipped: Tensor  # bool [B, G], members left out: their reward is not finite, or they were cut and count for nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,9 @@ def collect(
     # 3. rewards of the frozen opposite model: log Q(z | x, y_k) in Phase I, log P(y | x, z_k) in Phase II
     with timed(seconds, "reward"):
         judgement = judge(inference, rollouts, settings, epoch, skip_nonfinite=skip_nonfinite)
-        advantages, zero_spread = group_advantages(judgement.rewards, normalise=settings.advantage)
-    return Experience(rollouts, judgement, advantages.masked_fill(judgement.skipped, 0.0), zero_spread, seconds)
+        counted = ~judgement.skipped
+        advantages, zero_spread = group_advantages(judgement.rewards, counted=counted, normalise=settings.advantage)
+    return Experience(rollouts, judgement, advantages, zero_spread, seconds)
 
 
 def infer_latents(inference: Inference, pairs: Sequence[UnlabelledPair], seed: int, epoch: int) -> LatentActions:
@@ -193,15 +194,19 @@ def judge(
     scores = inference.score_rows(rollouts.role.opposite, _judge_rows(inference, rollouts, epoch))
     flat = sequence_reward(scores, reduce=settings.reward, clamp_min=settings.reward_floor)
     rewards, clamped = (values.view(rollouts.trajectory.completions.shape[:2]) for values in flat)  # [B, G]
-    skipped = ~torch.isfinite(rewards)
-    if bool(skipped.any()) and not skip_nonfinite:
-        b, k = (int(i) for i in skipped.nonzero()[0])
+    broken, cut = ~torch.isfinite(rewards), ~rollouts.trajectory.finished  # [B, G]
+    if bool(broken.any()) and not skip_nonfinite:
+        b, k = (int(i) for i in broken.nonzero()[0])
         raise NonFiniteRewardError(_sample(rollouts, b, k, float(rewards[b, k])))
+    enough = (~cut & ~broken).sum(1, keepdim=True) > 1  # [B, 1], members that ended: two can be compared
+    if settings.truncated == "floor":
+        floor = rewards.new_full(rewards.shape, settings.reward_floor or 0.0)
+        rewards = torch.where(cut, floor if settings.reward == "mean" else floor * scores.mask.sum(-1).view_as(floor), rewards)
     return Judgement(
-        rewards=_fill_with_group_mean(rewards, skipped),
+        rewards=rewards,
         logprob=scores.logprobs.sum(-1).view(rewards.shape),
         clamped=clamped,
-        skipped=skipped,
+        skipped=broken | (cut & enough) if settings.truncated == "mask" else broken,
     )
 
 
@@ -251,13 +256,6 @@ def _scored_again(inference: Inference, rollouts: Rollouts) -> Rollouts:
         )
     importance = Importance(difference.exp().clamp(max=cap), mismatch)
     return replace(rollouts, trajectory=replace(trajectory, logprobs=own), importance=importance)
-
-
-def _fill_with_group_mean(rewards: Tensor, skipped: Tensor) -> Tensor:
-    """Rewards [B, G] in which members that do not count stand at their group's mean, so that they move nothing."""
-    valid = rewards.masked_fill(skipped, 0.0)
-    mean = valid.sum(1, keepdim=True) / (~skipped).sum(1, keepdim=True).clamp(min=1)
-    return torch.where(skipped, mean, rewards)
 
 
 def _sample(rollouts: Rollouts, b: int, k: int, reward: float) -> dict[str, object]:

@@ -21,6 +21,10 @@ class RoleSettings:
         advantage: divide by the group's standard deviation (``std``) or only centre (``none``).
         reward: mean or sum of the judge's per-token log-probabilities.
         reward_floor: per-token-mean rewards are clamped here, as in the released code; None for no clamp.
+        truncated: what a completion is worth that was cut at ``max_new_tokens``. ``mask``: nothing is learned from it, and its
+            group is compared without it (overlong filtering, DAPO, arXiv:2503.14476), as long as two members ended; a weak
+            pair, of which hardly any do, is compared by what there is. ``floor``: its reward is ``reward_floor``.
+            ``reward``: that of what there is, as if it had ended (the released code).
         inner_epochs: optimisation passes over one rollout.
         nll_weight: weight of ``-log P(y|x,z)`` per token on the pairs' own next states (FWM only): maximising the ELBO over
             theta is exactly this likelihood. 0 is the paper.
@@ -35,6 +39,7 @@ class RoleSettings:
     advantage: Literal["std", "none"] = "std"
     reward: Literal["mean", "sum"] = "mean"
     reward_floor: float | None = -10.0
+    truncated: Literal["reward", "mask", "floor"] = "mask"
     inner_epochs: int = 1
     nll_weight: float = 0.0
     replay_weight: float = 0.0
@@ -48,6 +53,10 @@ class RoleSettings:
         """
         if self.group_size < 2:
             raise ValueError(f"group_size must be at least 2, got {self.group_size}: advantages compare a group's members")
+        if self.truncated not in ("reward", "mask", "floor"):
+            raise ValueError(f"truncated must be 'reward', 'mask' or 'floor', got {self.truncated!r}")
+        if self.truncated == "floor" and self.reward_floor is None:
+            raise ValueError("truncated: floor needs a reward_floor, which is None")
         if self.inner_epochs < 1:
             raise ValueError(f"inner_epochs must be at least 1, got {self.inner_epochs}")
         if self.nll_weight < 0 or self.replay_weight < 0:

@@ -5,6 +5,7 @@ Left out on purpose: KL in the reward, entropy bonus, dual clipping.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -26,8 +27,8 @@ class GrpoConfig:
         beta: weight of the KL term to the reference policy; 0 needs no reference.
         kl: estimator of the KL term (http://joschu.net/blog/kl-approx.html). On-policy, with next-token
             distributions ``p`` of the policy and ``q`` of the reference, its expected *gradient* is that of
-            ``KL(q || p)`` for k3 and that of ``KL(p || q)`` for k2, prefixes held fixed; it is zero for k1, which can
-            only be logged. The expected *value* is ``KL(p || q)`` for k1 and k3.
+            ``KL(q || p)`` for k3 and that of ``KL(p || q)`` for k2, prefixes held fixed; it is zero for k1, which
+            regularises nothing: a warning says so. The expected *value* is ``KL(p || q)`` for k1 and k3.
         aggregation: average over each sequence's tokens, then over sequences (``sequence``, GRPO's own); over all
             tokens (``token``, DAPO); or sum over tokens, divided by sequences times ``max_tokens`` (``constant``, Dr. GRPO).
         ratio: importance ratio per token, or their geometric mean over the sequence (``sequence``, GSPO,
@@ -58,13 +59,37 @@ class GrpoConfig:
             raise ValueError(f"grpo.eps_high must be positive, got {self.eps_high}")
         if not self.beta >= 0:
             raise ValueError(f"grpo.beta must be >= 0 (0 turns the KL term off), got {self.beta}")
+        if self.kl == "k1" and self.beta > 0:
+            warnings.warn(
+                f"grpo.kl=k1 holds nothing back: the expected gradient of its term is zero, so beta={self.beta} adds noise "
+                "only; set grpo.kl to k3 or k2",
+                stacklevel=2,
+            )
         if self.aggregation == "constant" and (self.max_tokens is None or self.max_tokens < 1):
             raise ValueError(f"grpo.max_tokens must be at least 1 with aggregation='constant', got {self.max_tokens}")
         if self.aggregation != "constant" and self.max_tokens is not None:
             raise ValueError(f"grpo.max_tokens has no meaning with aggregation={self.aggregation!r}: leave it out")
 
 
-def group_advantages(rewards: Tensor, *, normalise: Literal["std", "none"] = "std", eps: float = 1e-4) -> tuple[Tensor, Tensor]:
+def group_moments(rewards: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and sample deviation (divided by n - 1) of each group's counted members.
+
+    Args:
+        rewards: [B, G]; what is not counted may be anything.
+        counted: bool [B, G].
+
+    Returns:
+        Two tensors [B], 0 where there is nothing to average.
+    """
+    n = counted.sum(1)
+    mean = rewards.masked_fill(~counted, 0.0).sum(1) / n.clamp(min=1)
+    deviations = (rewards - mean[:, None]).masked_fill(~counted, 0.0)
+    return mean, (deviations.square().sum(1) / (n - 1).clamp(min=1)).sqrt()
+
+
+def group_advantages(
+    rewards: Tensor, *, counted: Tensor | None = None, normalise: Literal["std", "none"] = "std", eps: float = 1e-4
+) -> tuple[Tensor, Tensor]:
     """How much better each member of a group is than its group: ``(r - mean) / (std + eps)``.
 
     The deviation is the sample one (divided by G - 1, as in TRL). Centring on the group's own mean shrinks the expected
@@ -73,14 +98,16 @@ def group_advantages(rewards: Tensor, *, normalise: Literal["std", "none"] = "st
 
     Args:
         rewards: [B, G].
+        counted: bool [B, G], members that are compared; None for all. Another has no part in its group's mean and deviation.
         normalise: ``std`` divides by the group's standard deviation, ``none`` only centres.
         eps: added to the standard deviation.
 
     Returns:
-        Advantages [B, G], exactly 0 in groups whose members were all rewarded alike, and bool [B] that is True there.
+        Advantages [B, G], exactly 0 for members that do not count and in groups whose members were all rewarded alike, and
+        bool [B] that is True there.
 
     Raises:
-        ValueError: for a group of one, a wrong shape, an unknown ``normalise``, or rewards that are not finite.
+        ValueError: for a group of one, a wrong shape, an unknown ``normalise``, or counted rewards that are not finite.
     """
     if rewards.ndim != 2:
         raise ValueError(f"rewards must be [B, G], got shape {tuple(rewards.shape)}")
@@ -88,15 +115,18 @@ def group_advantages(rewards: Tensor, *, normalise: Literal["std", "none"] = "st
         raise ValueError(f"a group needs at least 2 members to be compared, got rewards of shape {tuple(rewards.shape)}")
     if normalise not in ("std", "none"):
         raise ValueError(f"normalise must be 'std' or 'none', got {normalise!r}")
-    finite = torch.isfinite(rewards)
-    if not bool(finite.all()):
-        at = [tuple(index) for index in (~finite).nonzero().tolist()]
+    counted = torch.ones_like(rewards, dtype=torch.bool) if counted is None else counted
+    broken = counted & ~torch.isfinite(rewards)
+    if bool(broken.any()):
+        at = [tuple(index) for index in broken.nonzero().tolist()]
         raise ValueError(f"rewards are not finite at (group, member) {at[:10]}{' ...' if len(at) > 10 else ''}")
-    zero_spread = rewards.amax(1) == rewards.amin(1)  # [B]
-    advantages = rewards - rewards.mean(1, keepdim=True)  # [B, G]
+    highest, lowest = rewards.masked_fill(~counted, -torch.inf).amax(1), rewards.masked_fill(~counted, torch.inf).amin(1)
+    zero_spread = highest <= lowest  # [B]
+    mean, deviation = group_moments(rewards, counted)
+    advantages = rewards - mean[:, None]  # [B, G]
     if normalise == "std":
-        advantages = advantages / (rewards.std(1, keepdim=True) + eps)
-    return advantages.masked_fill(zero_spread[:, None], 0.0), zero_spread
+        advantages = advantages / (deviation[:, None] + eps)
+    return advantages.masked_fill(zero_spread[:, None] | ~counted, 0.0), zero_spread
 
 
 @dataclass(frozen=True, slots=True)
