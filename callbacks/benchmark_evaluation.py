@@ -105,15 +105,7 @@ class BenchmarkEvaluation(Callback):
             rows.append({"decoding": name, **measures})
         if not trainer.is_global_zero:
             return
-        place = {
-            "label": label,
-            "split": split,
-            "phase": module.phase.value,
-            "iteration": module.iteration,
-            "epoch": trainer.current_epoch,
-            "global_step": trainer.global_step,
-            "transitions": len(transitions),
-        }
+        place = {"label": label, "split": split, **module.place, "transitions": len(transitions)}
         spent = {
             "seconds": time.time() - began,
             "elapsed": time.time() - self._started,
@@ -122,7 +114,7 @@ class BenchmarkEvaluation(Callback):
         for row in rows:
             append_row(Path(trainer.default_root_dir) / METRICS, {**place, **row, **spent}, ("label", "split", "decoding"))
             for logger in trainer.loggers:
-                logger.log_metrics(_scalars(split, row), step=trainer.global_step)
+                logger.log_metrics(_scalars(split, row), step=module.place["global_step"])
         shown = {role: rows[0][role]["exact_match"] for role in ("fwm", "idm")}  # type: ignore[index]
         rank_zero_info(f"{label} ({split}, greedy): exact match FWM {shown['fwm']:.3f}, IDM {shown['idm']:.3f}")
 

@@ -104,7 +104,7 @@ def _check_configs(arguments: Sequence[str]) -> None:
 def run_trainer(arguments: Sequence[str]) -> Any:
     """Runs ``fit``, ``validate``, ``test`` or ``predict``; imports Lightning only now, so that ``swirl --help`` is quick."""
     parent = os.getppid()
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
     from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.utilities import rank_zero_info
 
@@ -142,8 +142,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
                 schedule = config.model.schedule
                 trainer.max_epochs = schedule.warmup_epochs + schedule.iterations * len(schedule.order)
-            if self.subcommand == "fit" and config.ckpt_path is None and _started_again():
-                config.ckpt_path = "last"
+            folder = Path(config.checkpoint.dirpath or Path(config.run_dir) / "checkpoints")
+            config.ckpt_path = _checkpoint(folder, config.ckpt_path, str(self.subcommand))
 
         def instantiate_trainer(self, **kwargs: Any) -> Any:
             run_dir = Path(self._get(self.config, "run_dir"))
@@ -174,9 +174,28 @@ def run_trainer(arguments: Sequence[str]) -> Any:
         swirl_lightning.data.TransitionDataModule,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
+        save_config_callback=SaveConfigCallback if arguments[0] == "fit" else None,  # a run's is not that of its evaluation
         save_config_kwargs={"overwrite": True},
         args=list(arguments),
     )
+
+
+def _checkpoint(folder: Path, given: str | None, command: str) -> str | None:
+    """What a command loads: what it was given, or the last checkpoint where a run is evaluated or started again.
+
+    Raises:
+        FileNotFoundError: if there is nothing to evaluate; untrained weights are not, by mistake.
+    """
+    if command == "fit":
+        return "last" if given is None and _started_again() else given
+    if given not in (None, "last"):
+        return given
+    if not (last := folder / "last.ckpt").exists():
+        raise FileNotFoundError(
+            f"swirl {command} evaluates what a run has trained, and {last} does not exist: give the --run_dir of a run, or "
+            "--ckpt_path"
+        )
+    return str(last)
 
 
 def _started_again() -> bool:

@@ -8,10 +8,27 @@ from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedModel
 
+from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs import Codec
 from swirl_lightning.types import Role, ScoredRow, Splits, Transition
+from swirl_lightning.world_model.pair import WorldModelConfig
 from swirl_lightning.world_model.prompts import PromptBuilder
+
+
+def check_settings(world_model: WorldModelConfig, schedule: PhaseSchedule, idm: RoleSettings, warmup: str) -> None:
+    """Settings of the module must go together.
+
+    Raises:
+        ValueError: naming the settings that do not.
+    """
+    if idm.nll_weight:
+        raise ValueError("idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm")
+    if world_model.idm_base is not None and warmup == "joint" and schedule.warmup_epochs:
+        raise ValueError(
+            f"world_model.idm_base={world_model.idm_base!r} would be overwritten: a joint warm-up trains one model and "
+            "copies it into both roles; set model.warmup to each, or schedule.warmup_epochs to 0"
+        )
 
 
 def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: Mapping[Role, RoleSettings]) -> None:

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from typing_extensions import override
 
-from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_texts, check_trainer
+from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_settings, check_texts, check_trainer
 from swirl_lightning.algorithm.optimizers import PhaseLR, adamw
 from swirl_lightning.algorithm.phase_log import COUNT, summary, write_sample
 from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
@@ -99,13 +99,7 @@ class SwirlModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        if idm.nll_weight:
-            raise ValueError("idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm")
-        if world_model.idm_base is not None and warmup == "joint" and schedule.warmup_epochs:
-            raise ValueError(
-                f"world_model.idm_base={world_model.idm_base!r} would be overwritten: a joint warm-up trains one model and "
-                "copies it into both roles; set model.warmup to each, or schedule.warmup_epochs to 0"
-            )
+        check_settings(world_model, schedule, idm, warmup)
         check_base(world_model.base)
         self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
         self.warmup_idm_weight, self.warmup_until = warmup_idm_weight, check_thresholds(warmup_until)
@@ -115,13 +109,13 @@ class SwirlModule(L.LightningModule):
         self.prompts = PromptBuilder(self.codec, prompts, max_prompt_tokens)
         self.scorer = CausalScorer(token_budget)
         self.engine, self.seed = engine, seed
-        self._optimizer_callables = (warmup_optimizer, fwm_optimizer, idm_optimizer)
-        self._lr_scheduler = lr_scheduler
+        self._optimizer_callables, self._lr_scheduler = (warmup_optimizer, fwm_optimizer, idm_optimizer), lr_scheduler
         self.inference: Inference
         self.splits = Splits()  # what the data gave when they were connected
         self.last_experience: Experience | None = None  # this step's, for callbacks
         self._batch = Batch()  # this step's
         self.generated_tokens = 0  # by training so far, of all ranks
+        self.place: dict[str, Any] = {"phase": schedule.phase(0).value, "iteration": 0, "epoch": 0, "global_step": 0}
         self._skipped_parts = 0  # losses and gradients of this step that were not finite
         self._step_values: dict[str, float] = {}  # gradient norm and learning rate of the last step, equal on every rank
 
@@ -289,6 +283,8 @@ class SwirlModule(L.LightningModule):
         values = summary(add_over_ranks(sums)) | self._step_values
         if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until:
             values |= self._maybe_end_warmup(self.warmup_until)
+        epoch, at = self.current_epoch, self.global_step
+        self.place = {"phase": phase.value, "iteration": self.iteration, "epoch": epoch, "global_step": at}
         values["iteration"] = float(self.iteration)
         self.generated_tokens += int(values.get("generated_tokens", 0))
         self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
@@ -315,11 +311,12 @@ class SwirlModule(L.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint |= {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens}
+        own = {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens, "place": self.place}
+        checkpoint.update(own)
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.generated_tokens = checkpoint.get("generated_tokens", 0)
+        self.generated_tokens, self.place = checkpoint.get("generated_tokens", 0), checkpoint.get("place", self.place)
         epochs = checkpoint.get("warmup_epochs", self.schedule.warmup_epochs)
         if epochs < self.schedule.warmup_epochs:
             self._shorten_warmup(epochs)
