@@ -161,7 +161,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             if self._get(self.config, "ckpt_path") is not None or not self.trainer.is_global_zero:
                 return
             run_dir, model = Path(self._get(self.config, "run_dir")), self.model.world_model_config
-            if (apart := set_earlier_run_apart(run_dir, (model.base, model.idm_base))) is not None:
+            named = [name for name in (model.base, model.idm_base) if isinstance(name, str)]
+            if (apart := set_earlier_run_apart(run_dir, named)) is not None:
                 last = apart / "checkpoints" / "last.ckpt"
                 rank_zero_info(f"{run_dir} held an earlier run, which is in {apart} now; --ckpt_path {last} goes on with it")
 

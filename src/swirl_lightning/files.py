@@ -11,7 +11,7 @@ from typing import Any
 
 METRICS, HEALTH, SAMPLES = "metrics.jsonl", "health.jsonl", "samples.jsonl"
 _REPORTS = (METRICS, HEALTH, SAMPLES)
-_OUTPUTS = (*_REPORTS, "checkpoints", "pictures", "export", "config.yaml", "hparams.yaml")
+_OUTPUTS = (*_REPORTS, "checkpoints", "pictures", "export", "model", "config.yaml", "hparams.yaml")
 _OUTPUT_PATTERNS = ("events.out.tfevents.*", "nonfinite-*.json", "hpc_ckpt_*.ckpt")
 
 
@@ -97,7 +97,7 @@ def set_earlier_run_apart(run_dir: Path, in_use: Sequence[str | None] = ()) -> P
 
     Args:
         run_dir: the run folder.
-        in_use: models that the new run loads; an export folder that holds one stays where it is.
+        in_use: models that the new run loads; a folder that holds one stays where it is.
 
     Returns:
         Where to; None where there was no run.
@@ -107,9 +107,9 @@ def set_earlier_run_apart(run_dir: Path, in_use: Sequence[str | None] = ()) -> P
     number = 1
     while (apart := run_dir / f"earlier-{number}").exists():
         number += 1
-    export = (run_dir / "export").resolve()
-    exports_used = any(name is not None and Path(name).resolve().is_relative_to(export) for name in in_use)
-    moved = [run_dir / name for name in _OUTPUTS if not (name == "export" and exports_used)]
+    used = [Path(name).resolve() for name in in_use if name is not None]
+    outputs = [run_dir / name for name in _OUTPUTS]
+    moved = [path for path in outputs if not any(model.is_relative_to(path.resolve()) for model in used)]
     moved += [file for pattern in _OUTPUT_PATTERNS for file in run_dir.glob(pattern)]
     apart.mkdir()
     for path in moved:

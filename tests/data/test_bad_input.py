@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from swirl_lightning.codecs.bpe import train_tokenizer
 from swirl_lightning.codecs.text import TextCodec
-from swirl_lightning.commands.init import train_tokenizer
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.data.formats import DataError
 from swirl_lightning.data.reader import read_transitions

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swirl_lightning.commands.init import train_tokenizer
+from swirl_lightning.codecs.bpe import train_tokenizer
 from swirl_lightning.types import Transition
 
 NAMES = ["final_report.pdf", "notes of monday", "42.50", "größe\tß"]

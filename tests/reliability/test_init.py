@@ -13,7 +13,8 @@ ROW = {"state": "agent 1 2 west", "next_state": "agent 1 2 north", "action": "tu
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "gpt2"])
 def test_embeddings_cover_the_tokenizer_as_it_is_loaded(tmp_path, model_type):
     data, out = tmp_path / "data.jsonl", tmp_path / "model"
-    data.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
+    rows = [ROW, {**ROW, "episode": "e1"}]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert main(["init", "--data", str(data), "--out", str(out), "--model_type", model_type]) == 0
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert len(tokenizer) <= AutoConfig.from_pretrained(out).vocab_size

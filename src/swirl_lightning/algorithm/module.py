@@ -14,7 +14,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from typing_extensions import override
@@ -26,7 +26,7 @@ from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.algorithm.steps import PhaseSteps
-from swirl_lightning.algorithm.warmup import check_thresholds, measure_roles
+from swirl_lightning.algorithm.warmup import announce_end, check_thresholds, measure_roles
 from swirl_lightning.codecs import known_stops, load_codec
 from swirl_lightning.distributed.ranks import add_over_ranks, reduce_gradients
 from swirl_lightning.distributed.sharding import whole
@@ -36,6 +36,7 @@ from swirl_lightning.scoring.scorer import CausalScorer, scoring_path
 from swirl_lightning.types import Batch, EpochPlan, Phase, Role, RunData, Splits, Transition, seeded_generator
 from swirl_lightning.world_model.inference import Inference
 from swirl_lightning.world_model.loading import check_base
+from swirl_lightning.world_model.new import NewModel, check_made_from, identity
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.prompts import PromptBuilder, PromptTemplates
 
@@ -100,13 +101,13 @@ class SwirlModule(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         check_settings(world_model, schedule, idm, warmup)
-        check_base(world_model.base)
         self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
         self.warmup_idm_weight, self.warmup_until = warmup_idm_weight, check_thresholds(warmup_until)
         self.roles = {Role.FWM: fwm, Role.IDM: idm}
         self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
-        self.codec = load_codec(tokenizer or world_model.base, stop_ids=known_stops(world_model.base), **prompts.speech)
-        self.prompts = PromptBuilder(self.codec, prompts, max_prompt_tokens)
+        self._wording = (tokenizer, prompts, max_prompt_tokens)
+        if isinstance(world_model.base, str):
+            self.take_base(world_model.base)
         self.scorer = CausalScorer(token_budget)
         self.engine, self.seed = engine, seed
         self._optimizer_callables, self._lr_scheduler = (warmup_optimizer, fwm_optimizer, idm_optimizer), lr_scheduler
@@ -121,6 +122,14 @@ class SwirlModule(L.LightningModule):
 
     # ------------------------------------------------------------------ set-up
 
+    def take_base(self, base: str) -> None:
+        """Takes a base and its tokenizer; the weights come in ``configure_model``."""
+        check_base(base)
+        tokenizer, templates, max_prompt_tokens = self._wording
+        self.world_model_config = replace(self.world_model_config, base=base)
+        self.codec = load_codec(tokenizer or base, stop_ids=known_stops(base), **templates.speech)
+        self.prompts = PromptBuilder(self.codec, templates, max_prompt_tokens)
+
     @override
     def configure_model(self) -> None:
         if hasattr(self, "world_model"):
@@ -133,7 +142,7 @@ class SwirlModule(L.LightningModule):
             sharding=sharding_of(self.trainer if self._trainer else None),
         )
         with self.world_model.use(Role.FWM) as model:
-            check_fit(model, self.world_model_config.base, self.prompts, self.roles)
+            check_fit(model, self.world_model_config.base_name, self.prompts, self.roles)
             rank_zero_info(f"groups are scored by {scoring_path(model)} rows ({type(model).__name__})")
         self.inference = Inference(
             self.world_model,
@@ -215,6 +224,11 @@ class SwirlModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.splits = data.connect(self) if isinstance(data, RunData) else Splits()
+        if isinstance(new := self.world_model_config.base, NewModel):
+            trainer, splits = self.trainer, self.splits if stage == "fit" else None
+            self.take_base(
+                new.for_run(Path(trainer.default_root_dir), splits, trainer.is_global_zero, trainer.strategy.barrier)
+            )
         if stage == "fit":
             check_trainer(self.trainer, self.splits, self._policies(), self.roles)
         check_strategy(self.trainer.strategy)
@@ -292,16 +306,10 @@ class SwirlModule(L.LightningModule):
     def _maybe_end_warmup(self, thresholds: dict[str, float]) -> dict[str, float]:
         """Makes this epoch the warm-up's last where the roles are good enough; returns their shares of right answers."""
         right, short = measure_roles(self.inference, self.splits.val, thresholds, self.trainer.strategy.broadcast)
-        epochs, most = self.current_epoch + 1, self.schedule.warmup_epochs
+        epochs = self.current_epoch + 1
+        announce_end(right, short, thresholds, epochs, self.schedule.warmup_epochs)
         if short is None:
-            shares = ", ".join(f"{role.upper()} {share:.1%}" for role, share in right.items())
-            rank_zero_info(f"right on the validation pairs: {shares}; the warm-up ends after {epochs} epochs")
             self._shorten_warmup(epochs)
-        elif epochs == most:
-            rank_zero_warn(
-                f"the warm-up ends with the {short.upper()} right on {right[short]:.1%} of the validation pairs, not on "
-                f"{thresholds[short]:.1%} (warmup_until): SWIRL gains little from a weak pair; more epochs or labels"
-            )
         return {f"{role}_exact_match": share for role, share in right.items()}
 
     def _shorten_warmup(self, epochs: int) -> None:
@@ -312,13 +320,13 @@ class SwirlModule(L.LightningModule):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens, "place": self.place}
-        checkpoint.update(own)
+        checkpoint |= own | {"new_model": identity(self.world_model_config.base_name)}
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_made_from(checkpoint.get("new_model"), self.world_model_config.base_name)
         self.generated_tokens, self.place = checkpoint.get("generated_tokens", 0), checkpoint.get("place", self.place)
-        epochs = checkpoint.get("warmup_epochs", self.schedule.warmup_epochs)
-        if epochs < self.schedule.warmup_epochs:
+        if (epochs := checkpoint.get("warmup_epochs", math.inf)) < self.schedule.warmup_epochs:
             self._shorten_warmup(epochs)
 
     def _optimise(self, last: bool) -> None:

@@ -252,7 +252,7 @@ def _scored_again(inference: Inference, rollouts: Rollouts) -> Rollouts:
     if mismatch > _OTHER_MODEL * tokens:
         raise ValueError(
             f"the engine's log-probabilities are off by {mismatch / tokens:.2f} a token: it runs another base model than "
-            f"{inference.world_model.config.base!r}, or does not report them at the sampling temperature"
+            f"{inference.world_model.config.base_name!r}, or does not report them at the sampling temperature"
         )
     importance = Importance(difference.exp().clamp(max=cap), mismatch)
     return replace(rollouts, trajectory=replace(trajectory, logprobs=own), importance=importance)

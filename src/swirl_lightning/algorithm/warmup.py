@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
 from swirl_lightning.types import Role, Transition
 from swirl_lightning.world_model.inference import Inference
 
@@ -45,3 +47,25 @@ def measure_roles(
         if right[role] < least:
             return right, role
     return right, None
+
+
+def announce_end(
+    right: Mapping[str, float], short: str | None, thresholds: Mapping[str, float], epochs: int, most: int
+) -> None:
+    """Says that the warm-up ends here, and why; nothing where it goes on.
+
+    Args:
+        right: shares of right answers on the validation pairs.
+        short: a role that is not good enough yet; None ends the warm-up.
+        thresholds: what is good enough.
+        epochs: taken.
+        most: to be taken.
+    """
+    if short is None:
+        shares = ", ".join(f"{role.upper()} {share:.1%}" for role, share in right.items())
+        rank_zero_info(f"right on the validation pairs: {shares}; the warm-up ends after {epochs} epochs")
+    elif epochs == most:
+        rank_zero_warn(
+            f"the warm-up ends with the {short.upper()} right on {right[short]:.1%} of the validation pairs, not on "
+            f"{thresholds[short]:.1%} (warmup_until): SWIRL gains little from a weak pair; more epochs or labels"
+        )

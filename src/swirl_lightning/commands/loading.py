@@ -12,6 +12,7 @@ from swirl_lightning.conversion.export import read_recipe
 from swirl_lightning.types import Role
 from swirl_lightning.world_model import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.inference import Inference
+from swirl_lightning.world_model.new import MODEL, NewModel
 from swirl_lightning.world_model.prompts import PromptBuilder
 
 
@@ -63,6 +64,8 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(SwirlModule, "model")  # type: ignore[arg-type]
     module = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
+    if isinstance(module.world_model_config.base, NewModel):
+        module.take_base(str(run_dir / MODEL))
     module.configure_model()
     module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])
     inference: Inference = module.eval().inference

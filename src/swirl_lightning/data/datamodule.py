@@ -133,7 +133,7 @@ class TransitionDataModule(L.LightningDataModule):
         self._refuse_empty(
             val=stage == "validate" or (stage in (None, "fit") and self.val_fraction > 0),
             test=stage in ("test", "predict") or (stage is None and self.test_fraction > 0),
-            **({} if self.trainer is not None else self._read_by(frozenset(Phase))),
+            **(self._read_by(frozenset(Phase)) if self.trainer is None and stage in (None, "fit") else {}),
         )
         rank_zero_info(
             f"{self.path}: {len(self.labelled)} labelled, {len(self.unlabelled)} state-only, {len(self.val)} validation, "

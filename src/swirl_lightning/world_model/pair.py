@@ -19,6 +19,7 @@ from swirl_lightning.scoring.scorer import prefer_shared_prefix
 from swirl_lightning.types import Role
 from swirl_lightning.world_model.adapters import LoraSettings, with_adapters
 from swirl_lightning.world_model.loading import compile_between_attention, load_causal_lm, without_weights
+from swirl_lightning.world_model.new import NewModel
 
 REFERENCE = "reference"
 JUDGE = "judge"  # with shared weights only
@@ -31,7 +32,9 @@ class WorldModelConfig:
     """Which models are trained and how they are stored.
 
     Attributes:
-        base: hub name or local folder of a causal LM; a folder with ``config.json`` but no weights is initialised at random.
+        base: hub name or local folder of a causal LM; a folder with ``config.json`` but no weights is initialised at random. Or
+            what a new small model is to be (``{hidden_size: 96, layers: 3, vocab_size: 400}``): the first ``fit`` makes it and
+            its tokenizer from the training split, in the folder ``model`` of the run.
         idm_base: another base for the IDM (``separate`` only); None takes ``base``.
         storage: ``separate`` (two models), ``shared`` (one model plays both roles; a copy of what it was when the phase began
             judges) or ``adapters`` (one frozen base, one LoRA adapter a role).
@@ -44,7 +47,7 @@ class WorldModelConfig:
         seed: of a random initialisation.
     """
 
-    base: str
+    base: str | NewModel
     idm_base: str | None = None
     storage: Literal["separate", "shared", "adapters"] = "separate"
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -62,6 +65,17 @@ class WorldModelConfig:
         """
         if self.idm_base is not None and self.storage != "separate":
             raise ValueError(f"world_model.idm_base needs storage 'separate', got storage {self.storage!r}")
+
+    @property
+    def base_name(self) -> str:
+        """Hub name or folder of the base.
+
+        Raises:
+            RuntimeError: if it is a new model that nobody has made yet.
+        """
+        if isinstance(self.base, NewModel):
+            raise RuntimeError("world_model.base describes a new model, which is made when a trainer sets up the module")
+        return self.base
 
 
 class WorldModel(nn.Module):
@@ -86,16 +100,16 @@ class WorldModel(nn.Module):
         self.joint: Tensor
         self.register_buffer("joint", torch.tensor(False))  # True while one warm-up model plays both roles
         if config.storage == "adapters":
-            self.models["base"] = self._build(config.base)
+            self.models["base"] = self._build(config.base_name)
         elif config.storage == "shared":
-            self.models[BOTH] = self._build(config.base)
+            self.models[BOTH] = self._build(config.base_name)
             if judge:
-                self.models[JUDGE] = self._build(config.base, copy=True)
+                self.models[JUDGE] = self._build(config.base_name, copy=True)
         else:
-            self.models[Role.FWM.value] = self._build(config.base)
-            self.models[Role.IDM.value] = self._build(config.idm_base or config.base)
+            self.models[Role.FWM.value] = self._build(config.base_name)
+            self.models[Role.IDM.value] = self._build(config.idm_base or config.base_name)
         if reference and config.storage != "adapters":
-            self.models[REFERENCE] = self._build(config.base, copy=True)
+            self.models[REFERENCE] = self._build(config.base_name, copy=True)
         if reference and config.idm_base is not None:
             self._check_one_shape(config.idm_base)
         self.unfreeze()
@@ -109,7 +123,7 @@ class WorldModel(nn.Module):
         shapes = [{name: tuple(p.shape) for name, p in self._named(role)} for role in Role]
         if differing := [name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)]:
             raise ValueError(
-                f"world_model.idm_base {idm_base!r} and base {self.config.base!r} differ in {differing[0]} "
+                f"world_model.idm_base {idm_base!r} and base {self.config.base_name!r} differ in {differing[0]} "
                 f"({shapes[1].get(differing[0])} and {shapes[0].get(differing[0])}), but one reference policy serves both: "
                 "give bases of one shape, or set fwm.grpo.beta and idm.grpo.beta to 0"
             )
@@ -143,7 +157,7 @@ class WorldModel(nn.Module):
 
     def _with_adapters(self, base: PreTrainedModel) -> PeftModel:
         names = [*(role.value for role in Role), *([REFERENCE] if self.has_reference else [])]
-        return with_adapters(base, self.config.lora, names, self.config.base)
+        return with_adapters(base, self.config.lora, names, self.config.base_name)
 
     def _key(self, role: Role | str) -> str:
         """Name of the model (or adapter) that plays ``role``."""
@@ -215,7 +229,7 @@ class WorldModel(nn.Module):
         """
         config, key = self.config, self._key(role)
         adapters = config.storage == "adapters"
-        base = config.idm_base or config.base if key == Role.IDM.value else config.base
+        base = config.idm_base or config.base_name if key == Role.IDM.value else config.base_name
         copy = None
         if dist.get_rank() == 0:
             config = replace(config, base=base, idm_base=None, storage="adapters" if adapters else "shared")
