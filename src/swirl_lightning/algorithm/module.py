@@ -108,8 +108,7 @@ class SwirlModule(L.LightningModule):
         self._wording = (tokenizer, prompts, max_prompt_tokens)
         if isinstance(world_model.base, str):
             self.take_base(world_model.base)
-        self.scorer = CausalScorer(token_budget)
-        self.engine, self.seed = engine, seed
+        self.scorer, self.engine, self.seed = CausalScorer(token_budget), engine, seed
         self._optimizer_callables, self._lr_scheduler = (warmup_optimizer, fwm_optimizer, idm_optimizer), lr_scheduler
         self.inference: Inference
         self.splits = Splits()  # what the data gave when they were connected
