@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import AutoConfig, AutoTokenizer
@@ -110,7 +111,7 @@ def test_a_folder_of_somebody_else_stays(tmp_path):
     model.mkdir()
     (model / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds another model"):
-        NewModel().for_run(tmp_path, Splits(), True, lambda: None)
+        NewModel().for_run(SimpleNamespace(default_root_dir=tmp_path), Splits())
     assert (model / "mine.txt").read_text() == "mine"
 
 

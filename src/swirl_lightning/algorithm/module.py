@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -133,10 +132,9 @@ class SwirlModule(L.LightningModule):
     def configure_model(self) -> None:
         if hasattr(self, "world_model"):
             return
-        needs_reference = any(self.roles[role].grpo.beta > 0 for role in self._policies())
         self.world_model = WorldModel(
             self.world_model_config,
-            reference=needs_reference,
+            reference=any(self.roles[role].grpo.beta > 0 for role in self._policies()),
             judge=self.schedule.iterations > 0,
             sharding=sharding_of(self.trainer if self._trainer else None),
         )
@@ -224,21 +222,17 @@ class SwirlModule(L.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.splits = data.connect(self) if isinstance(data, RunData) else Splits()
         if isinstance(new := self.world_model_config.base, NewModel):
-            trainer, splits = self.trainer, self.splits if stage == "fit" else None
-            self.take_base(
-                new.for_run(Path(trainer.default_root_dir), splits, trainer.is_global_zero, trainer.strategy.barrier)
-            )
+            self.take_base(new.for_run(self.trainer, self.splits if stage == "fit" else None))
         if stage == "fit":
             check_trainer(self.trainer, self.splits, self._policies(), self.roles)
         check_strategy(self.trainer.strategy)
 
     @override
     def on_fit_start(self) -> None:
-        splits = self.splits
-        for rows in (splits.labelled, splits.unlabelled, splits.val, splits.test):
+        for rows in (self.splits.labelled, self.splits.unlabelled, self.splits.val, self.splits.test):
             self.codec.prepare(state for row in rows for state in (row.state, row.next_state))
-        check_texts(splits.labelled, self.codec)
-        check_lengths(splits.labelled, self.roles, lambda role, row: self.steps.row(role, row, self.current_epoch))
+        check_texts(self.splits.labelled, self.codec)
+        check_lengths(self.splits.labelled, self.roles, lambda role, row: self.steps.row(role, row, self.current_epoch))
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -364,8 +358,7 @@ class SwirlModule(L.LightningModule):
         if self.nonfinite == "raise":
             self._write_sample({"what": what, "value": repr(value), "place": place})
             raise FloatingPointError(
-                f"the {what} is {value} in {place}; lower the learning rate, or set model.nonfinite=skip to leave such "
-                "parts out"
+                f"the {what} is {value} in {place}; lower the learning rate, or set model.nonfinite=skip to leave it out"
             )
         self._skipped_parts += 1
 
@@ -373,8 +366,7 @@ class SwirlModule(L.LightningModule):
         # one rank may be alone here: Trainer.log_dir and LightningModule.print need or favour others
         rank = f"-rank{self.global_rank}" if self.trainer.world_size > 1 else ""
         name = f"nonfinite-epoch{self.current_epoch}-step{self.global_step}{rank}.json"
-        file = write_sample(Path(self.trainer.default_root_dir) / name, sample, self._batch)
-        print(f"the offending sample is in {file}", file=sys.stderr, flush=True)
+        write_sample(Path(self.trainer.default_root_dir) / name, sample, self._batch)
 
     # ------------------------------------------------------------------ evaluation
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -91,11 +92,11 @@ def summary(sums: Mapping[str, float]) -> dict[str, float]:
     return values
 
 
-def write_sample(path: Path, sample: Mapping[str, object], batch: Batch) -> Path:
-    """Writes what gave a number that is not finite; without a sample of its own, the whole batch's transitions."""
+def write_sample(path: Path, sample: Mapping[str, object], batch: Batch) -> None:
+    """Writes what gave a number that is not finite, and says where; without a sample of its own, the batch's transitions."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if "episode" not in sample:
         items: list[Transition | UnlabelledPair] = [*batch.labelled, *batch.unlabelled]
         sample = {**sample, "transitions": [asdict(item) for item in items]}
     path.write_text(json.dumps(sample, indent=2, default=str), encoding="utf-8")
-    return path
+    print(f"the offending sample is in {path}", file=sys.stderr, flush=True)

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoTokenizer
 
@@ -18,6 +18,9 @@ from swirl_lightning.codecs.image import image_codec
 from swirl_lightning.codecs.image_models import load_image_model
 from swirl_lightning.codecs.text import TextCodec
 from swirl_lightning.types import Splits, Transition, UnlabelledPair
+
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 MODEL = "model"
 """Folder of a run's new model, in the run folder."""
@@ -92,14 +95,12 @@ class NewModel:
             AutoConfig.for_model(self.model_type, **{**fields, "vocab_size": known}).save_pretrained(folder)
         return codec.vocab_size
 
-    def for_run(self, run_dir: Path, splits: Splits | None, writes: bool, barrier: Callable[[], object]) -> str:
+    def for_run(self, trainer: Trainer, splits: Splits | None) -> str:
         """The model folder of a run: found, if it was made from the same options and text, or made now, whole or not at all.
 
         Args:
-            run_dir: the run folder.
+            trainer: of the run; its ``default_root_dir`` is the run folder.
             splits: of the data, of which the training split is read; None takes the folder as it is.
-            writes: whether this process makes it.
-            barrier: waits for all processes.
 
         Returns:
             The folder.
@@ -107,6 +108,7 @@ class NewModel:
         Raises:
             ValueError: if the folder holds another model.
         """
+        run_dir = Path(trainer.default_root_dir)
         folder = run_dir / MODEL
         if splits is None:
             return str(folder)
@@ -118,9 +120,9 @@ class NewModel:
                     f"{folder} holds another model than model.world_model.base describes, or one of other training text: name "
                     f"it to go on with it (model.world_model.base: {folder}), move it away, or choose another run folder"
                 )
-            if writes:
+            if trainer.is_global_zero:
                 self._put(rows, folder, made_from)
-        barrier()
+        trainer.strategy.barrier("new model")
         return str(folder)
 
     def _put(self, rows: Sequence[Transition | UnlabelledPair], folder: Path, made_from: Mapping[str, Any]) -> None:
