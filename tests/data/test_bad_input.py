@@ -8,7 +8,7 @@ import pytest
 from swirl_lightning.codecs.bpe import train_tokenizer
 from swirl_lightning.codecs.text import TextCodec
 from swirl_lightning.data import TransitionDataModule
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.data.schema import write_transitions
 from swirl_lightning.types import Transition
@@ -76,10 +76,14 @@ def test_an_empty_action_is_an_action(tmp_path, builder):
     assert scored.ids[scored.start :] == (builder.codec.eos_id,)
 
 
-@pytest.mark.parametrize("value", [{"error": ""}, ["a"], 3, 2.5, True])
-def test_a_response_that_is_no_text_is_named(tmp_path, value):
-    with pytest.raises(DataError, match=r"log\.jsonl, line 1: field 'next_state' .*must be text, got"):
-        read_transitions(lines(tmp_path / "log.jsonl", row(next_state=value)))
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [({"z": "é", "a": [1, None]}, '{"a": [1, null], "z": "é"}'), (["a"], '["a"]'), (3, "3"), (2.5, "2.5"), (True, "true")],
+)
+def test_a_response_that_is_no_text_is_its_canonical_json(tmp_path, value, text):
+    table = read_transitions(lines(tmp_path / "log.jsonl", row(next_state=value)))
+    assert table[0].next_state == text
+    assert list(table.report.as_json) == ["next_state"]
 
 
 def test_a_file_that_was_cut_off_is_named(tmp_path):

@@ -133,11 +133,14 @@ def test_a_repeated_step_is_named_with_both_places(data):
         data(lines).setup()
 
 
-def test_a_held_out_row_without_action_is_named(data):
+def test_a_held_out_row_without_action_is_left_out_and_counted(data):
     lines = list(rows(split=lambda e: "train" if e < 20 else "val" if e < 30 else "test"))
     lines[100]["action"] = None
-    with pytest.raises(ValueError, match=r"log\.jsonl, line 101: field 'action' is missing"):
-        data(lines).setup()
+    module = data(lines)
+    with pytest.warns(UserWarning, match="1 rows of validation and test episodes have no action and are not used"):
+        module.setup()
+    assert (len(module.val), len(module.test)) == (39, 40)
+    assert "25.0" not in {pair.state for pair in [*module.val, *module.unlabelled]}
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])

@@ -149,8 +149,10 @@ def test_bad_parquet_is_named(tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     with pytest.raises(ValueError, match=r"broken\.parquet: not a readable Parquet file"):
         read_transitions(tmp_path / "broken.parquet")
-    pq.write_table(pa.table({"state": [1], "next_state": ["y"], "episode": ["e"]}), tmp_path / "log.parquet")
-    with pytest.raises(ValueError, match=r"log\.parquet, row 1: field 'state' .* must be text or image bytes, got int64"):
+    pq.write_table(
+        pa.table({"state": ["x"], "action": [b"y"], "next_state": ["y"], "episode": ["e"]}), tmp_path / "log.parquet"
+    )
+    with pytest.raises(ValueError, match=r"log\.parquet, row 1: field 'action' .* must be text, got bytes"):
         read_transitions(tmp_path / "log.parquet")
 
 

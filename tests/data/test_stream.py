@@ -3,12 +3,15 @@
 import json
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from swirl_lightning.data import TransitionDataModule
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
+from swirl_lightning.data.overlap import Overlap
+from swirl_lightning.data.reading import Mapping
 from swirl_lightning.data.stream import PairStream
 from swirl_lightning.types import UnlabelledPair
 
@@ -26,8 +29,12 @@ def files(tmp_path):
     return tmp_path
 
 
-def stream(path, columns=None, **options):
-    return PairStream(str(path), columns or {}, **{"seed": 1, "buffer": 5, "window": 4, **options})
+def stream(path, columns=None, left_out=(), **options):
+    names = sorted(left_out)
+    table = pa.table({"state": names, "next_state": names})
+    overlap = Overlap(table, np.arange(len(names)), names, np.ones(len(names), bool))
+    mapping = Mapping(columns or {}, actions=False)
+    return PairStream(str(path), mapping, overlap=overlap, **{"seed": 1, "buffer": 5, "window": 4, **options})
 
 
 def states(pairs, numbers):
@@ -90,13 +97,15 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path, line, says):
 
 
 def test_the_files_beginnings_are_checked_before_training(tmp_path, files):
-    log = tmp_path / "log.jsonl"
+    log = tmp_path.with_name(f"{tmp_path.name}.jsonl")
     log.write_text("".join(json.dumps(row(f"x{e}", 0, action="go")) + "\n" for e in range(20)))
     options = {"val_fraction": 0.2, "test_fraction": 0.2, "stream_batches": 3}
     pq.write_table(pa.table({"state": ["x"], "episode": ["e"]}), files / "part-9.parquet")
     with pytest.raises(DataError, match=r"part-9.parquet: column 'next_state' .* is missing"):
-        TransitionDataModule(str(log), stream=str(files), **options).setup()
+        TransitionDataModule(str(log), state_only=str(files), **options).setup()
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        TransitionDataModule(str(log), stream=str(tmp_path / "nowhere"), **options).setup()
-    with pytest.raises(ValueError, match=r"needs data\.stream_batches"):
-        TransitionDataModule(str(log), stream=str(files))
+        TransitionDataModule(str(log), state_only=str(tmp_path / "nowhere"), **options).setup()
+    with pytest.raises(ValueError, match=r"stream_batches must be at least 1 and needs data\.state_only"):
+        TransitionDataModule(str(log), stream_batches=3)
+    with pytest.raises(ValueError, match=r"stream is data\.state_only now: write state_only: logs, and keep stream_batches"):
+        TransitionDataModule(str(log), stream="logs", stream_batches=3)

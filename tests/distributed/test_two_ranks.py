@@ -66,7 +66,7 @@ class TestTwoRanks:
 def options(world, tmp_path_factory):
     """Alone and on two ranks: pairs from a stream, activations computed again; and mixed precision."""
     folder = tmp_path_factory.mktemp("options")
-    stream = {"stream": str(world / "data"), "stream_batches": 3}
+    stream = {"state_only": str(world / "data"), "stream_batches": 3, "labelled_fraction": 0.5}
     changes = {f"data__init_args__{name}": value for name, value in stream.items()}
     changes["model__world_model__gradient_checkpointing"] = True
     assert run_alone(settings(world, folder / "alone", **changes)) == 0

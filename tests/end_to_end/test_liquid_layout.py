@@ -126,7 +126,7 @@ def test_the_papers_visual_configuration_runs_with_a_tiny_model(folder, monkeypa
     }
     short |= {"trainer.limit_train_batches": 1, "model.schedule.warmup_epochs": 1, "model.schedule.iterations": 1}
     short |= {"model.world_model.base": folder / "model", "model.fwm.sampling.max_new_tokens": GRID**2 + 3}
-    short |= {"data.init_args.path": folder / "data", "data.init_args.stream": tmp_path / "clips.parquet"}
+    short |= {"data.init_args.path": folder / "data", "data.init_args.state_only": tmp_path / "clips.parquet"}
     short |= {"data.init_args.batch_size": 1, "data.init_args.warmup_batch_size": 2, "data.init_args.max_test": 1}
     short |= {"data.init_args.max_val": 1, "model.idm.sampling.max_new_tokens": 8}
     options = [f"--{name}={value}" for name, value in short.items()]

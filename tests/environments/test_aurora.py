@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("PIL")
 
 from swirl_lightning.codecs.image_pixels import ImageError
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.environments.visual.aurora import AuroraRecorder
 from tests.visual import picture

@@ -10,7 +10,7 @@ pytest.importorskip("PIL")
 
 from swirl_lightning.cli import main
 from swirl_lightning.codecs.image_pixels import ImageError
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.environments.visual.bytemorph import ByteMorphRecorder
 from swirl_lightning.environments.visual.pico_banana import PicoBananaRecorder

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("ijson")
 
 from swirl_lightning.commands.record import main
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.environments.web.mind2web import CUT, Mind2WebRecorder, cut_page
 from tests.released import action, page, task

@@ -11,7 +11,7 @@ pytest.importorskip("PIL")
 
 from PIL import Image
 
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.environments.visual.world_prediction import frame_at, read_plans
 from tests.environments.test_video import write
 

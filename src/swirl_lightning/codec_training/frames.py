@@ -16,7 +16,7 @@ from typing_extensions import override
 from swirl_lightning.codecs.image_cache import image_hash
 from swirl_lightning.codecs.image_models import split_tiles
 from swirl_lightning.codecs.image_pixels import pixels
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
 from swirl_lightning.data.splits import split_episodes
 

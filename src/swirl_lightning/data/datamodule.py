@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from swirl_lightning.data.loader import EpochLoader, Numbered, epoch_order, expected_work, labelled_batches, unlabelled_batches
-from swirl_lightning.data.reader import Columns, TransitionTable, read_transitions
-from swirl_lightning.data.splits import draw, given_splits, labelled_episodes, split_episodes
+from swirl_lightning.data.overlap import Overlap, with_state_only
+from swirl_lightning.data.reader import read_mapped
+from swirl_lightning.data.reading import Mapping
+from swirl_lightning.data.splits import in_episode_order, refuse_repeats, roles
 from swirl_lightning.data.stream import PairStream
 from swirl_lightning.types import EpochPlan, Phase, Run, Splits, Transition, UnlabelledPair
 
@@ -20,15 +23,23 @@ from swirl_lightning.types import EpochPlan, Phase, Run, Splits, Transition, Unl
 class TransitionDataModule(L.LightningDataModule):
     """Labelled transitions for the warm-up, state-only pairs for SWIRL, held-out episodes for evaluation.
 
-    Half of the training episodes keep their actions and serve the warm-up; the other half lose them and serve SWIRL
-    (arXiv:2602.06130, protocol). Splits are by episode: as the column ``split`` says, or drawn from the seed.
+    With ``path`` alone, half of the training episodes keep their actions and serve the warm-up; the other half lose them and
+    serve SWIRL (arXiv:2602.06130, protocol). With ``state_only`` beside it, all of ``path`` keep theirs. Splits are by
+    episode: as the column ``split`` says, or drawn from the seed. A row without an action is state-only, whatever its episode.
 
     Args:
-        path: Parquet or JSONL file, glob, folder written by ``swirl record``, or ``hub:owner/name[:split]``.
-        columns: field (state, next_state, action, context, episode, step, split) to column name, where they differ;
-            several columns are joined with ``/``, and null leaves a field unread.
-        labelled_fraction: share of the training episodes that keep their actions. Episodes of which the data lack an
-            action are not counted and are always for SWIRL.
+        path: labelled data: a file (Parquet, JSON, JSONL, CSV, TSV, compressed or not), a glob, a folder, a data set saved to
+            disk, or ``hub:owner/name[[:config]:split]``; or a list of them. Rows are pairs, steps, trajectories or chats.
+        columns: field (state, next_state, action, context, episode, step, split, done, messages) to column, where they
+            differ: dotted paths into objects and lists; several columns of an episode are joined with ``/``; null leaves a
+            field unread.
+        state_only: state-only data, likewise; also images (a folder an episode) and videos. Actions in them are not read.
+        state_only_columns: as ``columns``, where they are others; by default the same ones, without action.
+        action_pattern: regular expression with one group, the action within what the action's column or turn holds.
+        stride: of state-only states in a row: steps between the two states of a pair.
+        min_change: leave out state-only pairs of which a smaller share changes; anything above 0 leaves out equal ones.
+        labelled_fraction: share of the training episodes that keep their actions; by default all with ``state_only``, half
+            without. Episodes without any action are not counted and are always for SWIRL.
         val_fraction: share of validation episodes, where the data have no splits; 0 goes without.
         test_fraction: share of test episodes, where the data have no splits.
         max_labelled: use at most so many labelled transitions, drawn from all labelled episodes.
@@ -39,21 +50,25 @@ class TransitionDataModule(L.LightningDataModule):
         warmup_batches: batches of a warm-up epoch, after which evaluation and checkpoints come; the next epoch goes on where
             the last one stopped. None is one pass over the labelled transitions.
         batch_size: pairs (groups) of a SWIRL batch, over all processes.
-        stream: state-only pairs that are read while training instead of those of ``path``, which may be more than memory
-            holds: Parquet or JSONL file, glob or folder, or ``hub:owner/name[:split]``, with ``columns`` as for ``path``.
-            Episodes that warm-up or evaluation know are passed over, and counted.
-        stream_batches: batches of a SWIRL epoch from the stream; every epoch goes on where the last one stopped.
+        stream_batches: batches of a SWIRL epoch; ``state_only`` is then read while training, for more than memory and disk
+            hold, and every epoch goes on where the last one stopped. None reads it before.
         stream_buffer: pairs of the stream among which the next one is drawn.
         replay_batch_size: labelled transitions beside every SWIRL batch, over all processes; 0 is the paper.
         eval_batch_size: transitions of an evaluation batch.
         seed: of splits and order.
+        stream: was the name of ``state_only`` with ``stream_batches``.
     """
 
     def __init__(
         self,
-        path: str,
+        path: str | list[str],
         columns: dict[str, str | list[str] | None] | None = None,
-        labelled_fraction: float = 0.5,
+        state_only: str | list[str] | None = None,
+        state_only_columns: dict[str, str | list[str] | None] | None = None,
+        action_pattern: str | None = None,
+        stride: int = 1,
+        min_change: float = 0.0,
+        labelled_fraction: float | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         max_labelled: int | None = None,
@@ -63,23 +78,28 @@ class TransitionDataModule(L.LightningDataModule):
         warmup_batch_size: int = 32,
         warmup_batches: int | None = None,
         batch_size: int = 16,
-        stream: str | None = None,
         stream_batches: int | None = None,
         stream_buffer: int = 1024,
         replay_batch_size: int = 0,
         eval_batch_size: int = 64,
         seed: int = 0,
+        stream: str | None = None,
     ) -> None:
         super().__init__()
         if warmup_batches is not None and warmup_batches < 1:
             raise ValueError(f"data.warmup_batches must be at least 1, got {warmup_batches}")
-        if (stream is None) != (stream_batches is None) or (stream_batches is not None and stream_batches < 1):
-            raise ValueError(
-                f"data.stream needs data.stream_batches of at least 1, and the other way round; got {stream_batches}"
-            )
-        self.path, self.stream, self.stream_batches, self.stream_buffer = path, stream, stream_batches, stream_buffer
-        self.columns: Columns = columns or {}
-        self.labelled_fraction, self.val_fraction, self.test_fraction = labelled_fraction, val_fraction, test_fraction
+        if stream is not None:
+            raise ValueError(f"data.stream is data.state_only now: write state_only: {stream}, and keep stream_batches")
+        if stream_batches is not None and (state_only is None or stream_batches < 1):
+            raise ValueError(f"data.stream_batches must be at least 1 and needs data.state_only, got {stream_batches}")
+        self.path, self.state_only, self.stream_batches, self.stream_buffer = path, state_only, stream_batches, stream_buffer
+        self.mapping = Mapping(columns or {}, action_pattern=action_pattern)
+        columns = {"action": None, **{name: column for name, column in (columns or {}).items() if name != "action"}}
+        self.state_only_mapping = Mapping(
+            columns if state_only_columns is None else state_only_columns, actions=False, stride=stride, min_change=min_change
+        )
+        self.labelled_fraction = (0.5 if state_only is None else 1.0) if labelled_fraction is None else labelled_fraction
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.caps = {"labelled": max_labelled, "unlabelled": max_unlabelled, "val": max_val, "test": max_test}
         self.warmup_batch_size, self.warmup_batches, self.batch_size = warmup_batch_size, warmup_batches, batch_size
         self.replay_batch_size, self.eval_batch_size, self.seed = replay_batch_size, eval_batch_size, seed
@@ -101,52 +121,43 @@ class TransitionDataModule(L.LightningDataModule):
         """
         if self._ready:
             return
-        table = read_transitions(self.path, self.columns)
-        episodes, splits = table.column("episode"), table.column("split")
-        _refuse_repeats(table, episodes)
-        stateonly = {e for e, action in zip(episodes, table.column("action"), strict=True) if action is None}
-        if any(split is not None for split in splits):
-            assigned = given_splits(episodes, splits, table.where)
+        table = read_mapped(self.path, self.mapping)
+        codes, names = table.codes("episode")
+        refuse_repeats(codes, names, np.asarray(table.table.column("step")), table.where)
+        fractions = {name: getattr(self, f"{name}_fraction") for name in ("labelled", "val", "test")}
+        rows, held_out = roles(table, codes, names, fractions=fractions, seed=self.seed)
+        chosen = {name: self._chosen(name, rows[name], codes, names) for name in ("labelled", "val", "test")}
+        self.labelled, self.val, self.test = (table.transitions(part) for part in chosen.values())
+        overlap = Overlap(table.table, codes, names, held_out) if table.own_episodes else None
+        streamed = self.stream_batches is not None
+        if self.state_only is None or streamed:
+            self.unlabelled = table.pairs(self._chosen("unlabelled", rows["unlabelled"], codes, names))
         else:
-            assigned = dict.fromkeys(episodes, "train") | split_episodes(
-                [episode for episode in episodes if episode not in stateonly],
-                val_fraction=self.val_fraction,
-                test_fraction=self.test_fraction,
-                seed=self.seed,
+            more = read_mapped(self.state_only, self.state_only_mapping)
+            both, pairs = with_state_only(table, rows["unlabelled"], more, overlap)
+            self.unlabelled = both.pairs(self._chosen("unlabelled", pairs, *both.codes("episode")))
+        self._pairs = self.unlabelled
+        if streamed:
+            assert self.state_only is not None
+            settings = {"seed": self.seed, "buffer": self.stream_buffer, "window": self.batch_size}
+            self._pairs = PairStream(
+                self.state_only, self.state_only_mapping, overlap=overlap, beside=self.unlabelled, **settings
             )
-        known = {episode: split for episode, split in assigned.items() if episode not in stateonly}
-        labelled = labelled_episodes(known, fraction=self.labelled_fraction, seed=self.seed)
-        rows: dict[str, list[int]] = {"labelled": [], "unlabelled": [], "val": [], "test": []}
-        for row, episode in enumerate(episodes):
-            split = assigned[episode]
-            rows["labelled" if episode in labelled else "unlabelled" if split == "train" else split].append(row)
-        for name, indices in rows.items():
-            cap = self.caps[name]
-            if cap is not None:  # a spread over all episodes says more than a few whole ones
-                indices.sort(key=lambda row: draw(self.seed, "cap", f"{episodes[row]}#{row}"))
-                indices[:] = sorted(indices[:cap])
-            indices.sort(key=lambda row: draw(self.seed, name, episodes[row]))  # stable: whole episodes, shuffled
-        self.labelled = table.transitions(rows["labelled"])
-        self.unlabelled = table.pairs(rows["unlabelled"] if self.stream is None else ())
-        self.val = table.transitions(rows["val"])
-        self.test = table.transitions(rows["test"])
+            self._pairs.check()
         self._refuse_empty(
             val=stage == "validate" or (stage in (None, "fit") and self.val_fraction > 0),
             test=stage in ("test", "predict") or (stage is None and self.test_fraction > 0),
             **(self._read_by(frozenset(Phase)) if self.trainer is None and stage in (None, "fit") else {}),
         )
         rank_zero_info(
-            f"{self.path}: {len(self.labelled)} labelled, {len(self.unlabelled)} state-only, {len(self.val)} validation, "
-            f"{len(self.test)} test transitions of {len(assigned)} episodes"
-            + (f"; state-only pairs of {self.stream} are read while training" if self.stream is not None else "")
+            f"{table.source}: {len(self.labelled):,} labelled, {len(self.unlabelled):,} state-only, "
+            f"{len(self.val):,} validation, {len(self.test):,} test transitions of {len(names):,} episodes"
+            + (f"; state-only pairs of {self.state_only} are read while training" if streamed else "")
         )
-        self._pairs = self.unlabelled
-        if self.stream is not None:
-            read = {episode for episode, split in assigned.items() if split != "train" or episode in labelled}
-            settings = {"seed": self.seed, "buffer": self.stream_buffer, "window": self.batch_size}
-            self._pairs = PairStream(self.stream, self.columns, left_out=read, **settings)
-            self._pairs.check()
         self._ready = True
+
+    def _chosen(self, name: str, rows: Any, codes: Any, names: Sequence[str]) -> Any:
+        return in_episode_order(rows, codes, names, seed=self.seed, purpose=name, cap=self.caps[name])
 
     def connect(self, run: Run) -> Splits:
         """Learns what each epoch of a run reads; see ``RunData``."""
@@ -155,10 +166,10 @@ class TransitionDataModule(L.LightningDataModule):
         return Splits(self.labelled, self.unlabelled, self.val, self.test, self.replay_batch_size)
 
     def _read_by(self, phases: frozenset[Phase]) -> dict[str, bool]:
-        """Whether some phase reads the labelled transitions, and the state-only pairs of ``path``."""
+        """Whether some phase reads the labelled transitions, and the state-only pairs that are there already."""
         return {
             "labelled": Phase.WARMUP in phases or self.replay_batch_size > 0,
-            "unlabelled": bool(phases - {Phase.WARMUP}) and self.stream is None,
+            "unlabelled": bool(phases - {Phase.WARMUP}) and self.stream_batches is None,
         }
 
     def _refuse_empty(self, **wanted: bool) -> None:
@@ -258,15 +269,3 @@ class TransitionDataModule(L.LightningDataModule):
     @override
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # text; the module makes tensors
-
-
-def _refuse_repeats(table: TransitionTable, episodes: Sequence[str]) -> None:
-    seen: dict[tuple[str, int], int] = {}
-    for row, key in enumerate(zip(episodes, table.column("step"), strict=True)):
-        if key in seen:
-            raise ValueError(
-                f"{table.where(row)}: episode {key[0]!r} step {key[1]} was at {table.where(seen[key])} already; "
-                "episode ids must be unique (data.columns: {episode: [task, variation]} joins columns, {step: null} counts "
-                "steps)"
-            )
-        seen[key] = row

@@ -1,40 +1,44 @@
-"""Reading transitions: Parquet, JSON lines or a Hugging Face data set, with the user's own column names."""
+"""Reading transitions: files and data sets of many shapes, with the user's own columns, as one table of pairs."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from swirl_lightning.data.formats import HUB, Columns, DataError, Source, read_huggingface, read_jsonl, read_parquet
+from swirl_lightning.data.columns import Columns, DataError, listed
+from swirl_lightning.data.reading import Mapping, Reading
+from swirl_lightning.data.report import Report
 from swirl_lightning.data.rows import Rows
-from swirl_lightning.data.schema import TRANSITIONS
+from swirl_lightning.data.sources import PathLike, items
+from swirl_lightning.data.spool import Spool
 from swirl_lightning.types import Transition, UnlabelledPair
 
 __all__ = ["Columns", "DataError", "TransitionTable", "read_transitions", "unlabelled"]
 
-_READERS = {".parquet": read_parquet, ".jsonl": read_jsonl}
-_SAVED = ("dataset_info.json", "dataset_dict.json")  # what `save_to_disk` leaves in its folder
+_ROWS_AT_ONCE = 4096
 
 
 class TransitionTable(Sequence[Transition | UnlabelledPair]):
-    """Transitions in Arrow memory, made into Python objects one at a time. Without action, a row is an unlabelled pair.
+    """Transitions in Arrow columns, made into Python objects one at a time. Without action, a row is an unlabelled pair.
 
     Args:
-        table: the fields as columns, checked.
-        sources: files that the rows come from, in order.
+        table: the fields as columns, checked; ``row`` counts the rows of the source.
+        where: place of a row of the source, for messages.
         source: all of them together, for messages.
+        report: what reading found and left out.
+        own_episodes: whether the data name their episodes.
     """
 
-    def __init__(self, table: pa.Table, sources: Sequence[Source], source: str) -> None:
-        self.table, self.sources, self.source = table, sources, source
-        self._ends = list(accumulate(part.table.num_rows for part in sources))
+    def __init__(
+        self, table: pa.Table, where: Callable[[int], str], source: str, report: Report, *, own_episodes: bool = True
+    ) -> None:
+        self.table, self.source, self.report, self.own_episodes = table, source, report, own_episodes
+        self._where = where
 
     @override
     def __len__(self) -> int:
@@ -58,6 +62,11 @@ class TransitionTable(Sequence[Transition | UnlabelledPair]):
         values: list[Any] = self.table.column(name).to_pylist()
         return values
 
+    def codes(self, name: str) -> tuple[Any, list[str]]:
+        """A column of names as numbers, int64 [rows], and the names that they stand for, in the order of their first rows."""
+        encoded = self.table.column(name).combine_chunks().dictionary_encode()
+        return np.asarray(encoded.indices.fill_null(-1)).astype(np.int64), encoded.dictionary.to_pylist()
+
     def pairs(self, rows: Sequence[int] | None = None) -> Rows[UnlabelledPair]:
         """State-only pairs of some rows, by default all; the action column is not reachable from them."""
         return Rows(UnlabelledPair, self.table, rows)
@@ -68,103 +77,101 @@ class TransitionTable(Sequence[Transition | UnlabelledPair]):
         Raises:
             DataError: if one of them has no action; the message says where it was read.
         """
-        missing = set(pc.indices_nonzero(pc.is_null(self.table.column("action"))).to_pylist())
-        for row in range(len(self)) if rows is None else rows:
-            if row in missing:
-                raise DataError(f"{self.where(row)}: field 'action' is missing, but the transition must be labelled")
+        missing = np.asarray(self.table.column("action").is_null())
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+        if (unlabelled := chosen[missing[chosen]]).size:
+            raise DataError(f"{self.where(int(unlabelled[0]))}: field 'action' is missing, but the transition must be labelled")
         return Rows(Transition, self.table, rows)
 
     def where(self, row: int) -> str:
         """File and line (or row) of a row, for messages."""
-        part = bisect_right(self._ends, row)
-        return self.sources[part].where(row - (self._ends[part - 1] if part else 0))
+        return self._where(self.table.column("row")[row].as_py())
 
 
-def read_transitions(path: str | Path, columns: Columns | None = None) -> TransitionTable:
-    """Reads a file, a folder written by ``swirl record``, a data set saved to disk, or a hub data set.
+def read_transitions(
+    path: PathLike,
+    columns: Columns | None = None,
+    *,
+    actions: bool = True,
+    action_pattern: str | None = None,
+    stride: int = 1,
+    min_change: float = 0.0,
+) -> TransitionTable:
+    """Reads files, folders or data sets as pairs of states, with the actions between them where there are any.
+
+    A row may be a pair (state and next state), one step of an episode (the next state is that of the episode's next row), a
+    whole trajectory (a list lies on the path to the state, or the state's column holds one) or a chat. ``howto/own-data.md``
+    shows each.
 
     Args:
-        path: ``*.parquet`` or ``*.jsonl`` (globs too), a folder, or ``hub:owner/name[:split]``.
-        columns: field to column where names differ. ``episode: [task, variation]`` joins columns and ``episode: null``
-            makes every row an episode of its own; ``step: null`` counts steps in the order of the file; ``split: null``
-            ignores a split column.
+        path: a file, a glob, a folder, a data set saved to disk or ``hub:owner/name[[:config]:split]``; or a list of them.
+        columns: field to column where names differ, as a dotted path into objects and lists. ``episode: [task, variation]``
+            joins columns and ``episode: null`` makes every row (of steps: every file) an episode of its own; ``step: null``
+            counts steps in the order of the rows; ``split: null`` ignores a split column.
+        actions: read actions, where there are any.
+        action_pattern: regular expression with one group, the action within what the action's column holds.
+        stride: of states in a row without actions: steps between the two states of a pair.
+        min_change: leave out pairs of which a smaller share changes; anything above 0 leaves out equal ones.
 
     Returns:
-        The transitions.
+        The transitions, with a report of what was found and left out.
 
     Raises:
         FileNotFoundError: if there is no such file.
         DataError: naming file, line and field of what is wrong.
     """
-    name, mapping = str(path), columns or {}
-    if name.startswith(HUB) or any((Path(path) / file).is_file() for file in _SAVED):
-        sources = read_huggingface(name, mapping)
-    else:
-        sources = [_READERS[file.suffix](file, mapping) for file in data_files(Path(path))]
-    sources = [source for source in sources if source.table.num_rows]
-    if not sources:
-        raise DataError(f"{name} is empty: no transition in it")
-    kinds = {
-        str(source.table.schema.field(field).type): f"{field} of {source.name}"
-        for source in sources
-        for field in ("state", "next_state")
-    }
-    if len(kinds) > 1:
-        raise DataError(f"{name}: states must be all text or all images, got {kinds}")
-    return _completed(pa.concat_tables([s.table for s in sources], promote_options="permissive"), sources, name)
+    return read_mapped(path, Mapping(columns or {}, actions, action_pattern, stride, min_change))
 
 
-def data_files(path: Path) -> list[Path]:
-    """Files of a path, in order of their names.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        DataError: if one is neither Parquet nor JSONL.
-    """
-    if path.is_file():
-        files = [path]
-    elif (path / TRANSITIONS).is_file():
-        files = [path / TRANSITIONS]
-    elif path.is_dir():
-        files = sorted(path.glob("*.parquet")) or sorted(path.glob("*.jsonl"))
-    else:
-        files = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)) if path.anchor else str(path)))
-    if not files:
-        raise FileNotFoundError(f"data.path: '{path}' matches no Parquet file, JSONL file or data set")
-    for file in files:
-        if file.suffix not in _READERS:
-            raise DataError(f"data.path: {file} is neither .parquet nor .jsonl")
-    return files
-
-
-def _completed(table: pa.Table, sources: Sequence[Source], name: str) -> TransitionTable:
-    """Checks that nothing needed is null, and fills what may be left out."""
-    found = TransitionTable(table, sources, name)
-    fields = {field: table.column(field) for field in table.column_names}
-    for field in ("state", "next_state", "episode", "step"):
-        missing = fields[field].null_count
-        wholly_absent = missing == table.num_rows and field in ("episode", "step")
-        if missing and not wholly_absent:
-            row = pc.index(pc.is_null(fields[field]), True).as_py()
-            raise DataError(f"{found.where(row)}: field {field!r} is missing")
-    if fields["episode"].null_count:  # every row is an episode of its own
-        fields["episode"] = pa.array([f"row-{row}" for row in range(table.num_rows)], pa.large_string())
-    if fields["step"].null_count:
-        fields["step"] = _running_step(fields["episode"].to_pylist())
-    fields["context"] = pc.fill_null(fields["context"].cast(pa.large_string()), "")
-    for field in ("action", "split"):
-        fields[field] = fields[field].cast(pa.large_string())
-    return TransitionTable(pa.table(fields), sources, name)
+def read_mapped(path: PathLike, mapping: Mapping) -> TransitionTable:
+    """As :func:`read_transitions`, with the options together."""
+    reading = Reading(mapping)
+    found, others = items(path)
+    pairs, states = Spool(), Spool()
+    for item in found:
+        for table in reading.tables(item):
+            (states if "done" in table.column_names else pairs).add(table)
+    if (in_a_row := states.table()) is not None:
+        pairing = reading.pairing()
+        for table in _in_order(in_a_row):
+            pairs.add(reading.checked(pairing.feed(table)))
+        pairing.close()
+    name, report = _short(path), reading.report
+    if (table := pairs.table()) is None:
+        reading.refuse_nothing(name)
+    table = table if table.column("step").null_count == 0 else _numbered(table)
+    if others:
+        report.counts[f"files that are no data ({listed(others)})"] += len(others)
+    made = TransitionTable(table, reading.where, name, report, own_episodes=reading.own_episodes)
+    if str(report):
+        rank_zero_info(f"{name}: {len(made):,} pairs; {report}")
+    return made
 
 
-def _running_step(episodes: Sequence[str]) -> pa.Array:
-    """Position inside the episode, in the order of the file, where the file does not say."""
-    seen: dict[str, int] = {}
-    steps = []
-    for episode in episodes:
-        steps.append(seen.get(episode, 0))
-        seen[episode] = steps[-1] + 1
-    return pa.array(steps, pa.int64())
+def _in_order(states: Any) -> Iterator[Any]:
+    """States with the rows of each episode together, by step; by their place in the files where there are no steps."""
+    codes = np.asarray(states.column("episode").combine_chunks().dictionary_encode().indices)
+    steps = states.column("step")
+    order = np.lexsort((np.arange(len(codes)) if steps.null_count else np.asarray(steps), codes))
+    sorted_already = bool((order == np.arange(len(codes))).all())
+    for begin in range(0, len(order), _ROWS_AT_ONCE):
+        table = states.slice(begin, _ROWS_AT_ONCE)
+        yield table if sorted_already else states.take(order[begin : begin + _ROWS_AT_ONCE])
+
+
+def _numbered(table: Any) -> Any:
+    """Steps by the order of an episode's rows, where the data do not say."""
+    codes = np.asarray(table.column("episode").combine_chunks().dictionary_encode().indices)
+    order = np.argsort(codes, kind="stable")
+    begins = np.searchsorted(codes[order], codes[order])
+    steps = np.empty(len(codes), np.int64)
+    steps[order] = np.arange(len(codes)) - begins
+    return table.set_column(table.column_names.index("step"), "step", pa.chunked_array([steps]))
+
+
+def _short(path: PathLike) -> str:
+    names = [str(path)] if not isinstance(path, list | tuple) else [str(one) for one in path]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def unlabelled(row: Transition | UnlabelledPair) -> UnlabelledPair:

@@ -65,5 +65,5 @@ class Rows(Sequence[RowT]):
         Raises:
             IndexError: if a position lies outside.
         """
-        rows = self._table.take([self._indices[position] for position in positions]).to_pydict() if positions else {}
+        rows = self._table.take([int(self._indices[position]) for position in positions]).to_pydict() if positions else {}
         return [self._kind(**{name: column[i] for name, column in rows.items()}) for i in range(len(positions))]

@@ -28,7 +28,7 @@ class WorldDataModule(TransitionDataModule):
 
     def __init__(self, recorder: Recorder, path: str, **transitions: Any) -> None:
         super().__init__(path, **transitions)
-        self.recorder = recorder
+        self.recorder, self.folder = recorder, Path(path)
         self.prepare_data_per_node = False  # the recording lies where every node reads it, as checkpoints do
 
     @override
@@ -38,6 +38,6 @@ class WorldDataModule(TransitionDataModule):
         Raises:
             ValueError: naming the options that differ, if the folder holds a recording that was made with others.
         """
-        folder, splits = Path(self.path), Splits(self.val_fraction, self.test_fraction)
+        folder, splits = self.folder, Splits(self.val_fraction, self.test_fraction)
         if not is_recorded(self.recorder, folder, splits):
             record(self.recorder, folder, splits)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.environments.registry import require
 
 DEEPEST = 100  # lists and objects within each other; ``ijson.items`` would let a file of nothing but brackets fill the memory

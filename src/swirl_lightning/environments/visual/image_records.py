@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swirl_lightning.codecs.image_pixels import load_rgb
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 
 NO_FILE = "records without an image file"
 

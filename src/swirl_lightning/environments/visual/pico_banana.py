@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlparse
 
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.visual.image_records import NO_FILE, image_pair, read_records, text_field
 from swirl_lightning.types import Transition

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.extras import require
 
 

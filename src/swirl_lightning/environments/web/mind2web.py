@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from swirl_lightning.data.formats import DataError
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.recording.json_list import elements
 from swirl_lightning.types import Transition
