@@ -8,9 +8,9 @@ from transformers import GenerationConfig, GenerationMixin
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.rollout import RolloutRequest, TransformersEngine
+from swirl_lightning.rollout.decoders import RolloutPath
 from swirl_lightning.rollout.sampling import _cut, next_tokens
-from swirl_lightning.scoring import scorer as scoring
-from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath
+from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath, scoring_path
 from swirl_lightning.types import SamplingParams, ScoredRow
 from tests.models import ARCHITECTURES, VOCAB, build
 
@@ -27,10 +27,14 @@ def generate(model, prompts=PROMPTS, members=3, params=SAMPLED, seeds=(1, 2, 3, 
     return engine.generate(model, RolloutRequest(prompts, seeds, members, params, stop_ids=STOP, pad_id=2, **kwargs))
 
 
-@pytest.fixture(params=list(ScoringPath))
+@pytest.fixture(params=list(RolloutPath))
 def path(request, monkeypatch):
-    monkeypatch.setattr("swirl_lightning.rollout.sampler.scoring_path", lambda model: request.param)
+    monkeypatch.setattr("swirl_lightning.rollout.sampler.rollout_path", lambda model: request.param)
     return request.param
+
+
+def scoring(path):
+    return ScoringPath.SHARED if path is RolloutPath.SHARED else ScoringPath.PLAIN
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -42,7 +46,7 @@ def test_greedy_rollouts_equal_generate(name, path):
         ]
         for p in PROMPTS
     ]
-    drawn = generate(build(name, shared=path is ScoringPath.SHARED), members=2, params=SamplingParams(18, 0.0))
+    drawn = generate(build(name, shared=path is RolloutPath.SHARED), members=2, params=SamplingParams(18, 0.0))
     for i, tokens in enumerate(expected):
         for k in range(2):
             assert drawn.completion_ids(i, k) == tokens.tolist()
@@ -51,10 +55,10 @@ def test_greedy_rollouts_equal_generate(name, path):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_recorded_logprobs_are_those_of_the_policy(name, path):
-    model = build(name, shared=path is ScoringPath.SHARED)
+    model = build(name, shared=path is RolloutPath.SHARED)
     drawn = generate(model)
     groups = [[ScoredRow((*p, *drawn.completion_ids(i, k)), len(p)) for k in range(3)] for i, p in enumerate(PROMPTS)]
-    scored = CausalScorer(path=path).score(model, groups, temperature=0.9)
+    scored = CausalScorer(path=scoring(path)).score(model, groups, temperature=0.9)
     torch.testing.assert_close(scored.logprobs.view_as(drawn.logprobs), drawn.logprobs, atol=2e-5, rtol=0)
     assert torch.equal(scored.mask.view_as(drawn.mask), drawn.mask)
 
@@ -79,11 +83,11 @@ class OnlySmall(TokenConstraint):
 
 
 def test_constraint_holds_and_logprobs_are_renormalised(path):
-    model = build("llama", shared=path is ScoringPath.SHARED)
+    model = build("llama", shared=path is RolloutPath.SHARED)
     drawn = generate(model, constraint=OnlySmall())
     assert all(max(drawn.completion_ids(i, k)) < 40 for i in range(4) for k in range(3))
     groups = [[ScoredRow((*p, *drawn.completion_ids(i, k)), len(p)) for k in range(3)] for i, p in enumerate(PROMPTS)]
-    scored = CausalScorer(path=path).score(model, groups, temperature=0.9, constraint=OnlySmall())
+    scored = CausalScorer(path=scoring(path)).score(model, groups, temperature=0.9, constraint=OnlySmall())
     torch.testing.assert_close(scored.logprobs.view_as(drawn.logprobs), drawn.logprobs, atol=2e-5, rtol=0)
 
 
@@ -132,4 +136,4 @@ def test_no_room_is_said_before_sampling():
     model = build("gpt2")
     with pytest.raises(ValueError, match=r"prompt 0 has 4 tokens .* lower max_prompt_tokens"):
         generate(model, params=SamplingParams(2000, 0.0))
-    assert scoring.scoring_path(model) is ScoringPath.SHARED
+    assert scoring_path(model) is ScoringPath.SHARED

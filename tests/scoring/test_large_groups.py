@@ -20,7 +20,7 @@ def test_a_group_scored_in_turns_equals_plain_rows(name, monkeypatch):
     assert all(tokens_of(group) > 30 for group in groups)
     passes = []
     monkeypatch.setattr(
-        "swirl_lightning.scoring.scorer.tail_layout", lambda *args: passes.append(args) or attention.tail_layout(*args)
+        "swirl_lightning.scoring.passes.tail_layout", lambda *args: passes.append(args) or attention.tail_layout(*args)
     )
     scored = CausalScorer(token_budget=12).score(model, groups, temperature=0.8)
     assert len(passes) > 4

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.scoring.packing import common_prefix, micro_batches, pack, split_groups, tokens_of
-from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath, _self_check, scoring_path
+from swirl_lightning.scoring.scorer import CausalScorer, ScoringPath, scoring_path
 from swirl_lightning.types import ScoredRow
 from tests.models import ARCHITECTURES, VOCAB, build, random_groups
 
@@ -125,12 +125,11 @@ def test_gradient_checkpointing_changes_nothing():
         torch.testing.assert_close(value, wanted[key], atol=1e-5, rtol=1e-4)
 
 
-def test_the_path_is_chosen_with_a_reason():
+def test_the_path_is_chosen_with_a_reason(caplog):
+    caplog.set_level("INFO")
     assert scoring_path(build("gemma3")) is ScoringPath.SHARED
-    plain = build("llama", shared=False)
-    path, reason = _self_check(plain, plain.config._attn_implementation)
-    assert path is ScoringPath.PLAIN
-    assert "attention implementation is sdpa" in reason
+    assert scoring_path(build("llama", shared=False)) is ScoringPath.PLAIN
+    assert "attention implementation is sdpa; plain rows equal within" in caplog.text
 
 
 def test_a_row_without_a_prompt_is_refused():

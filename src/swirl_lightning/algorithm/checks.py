@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lightning import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from transformers import PreTrainedModel
 
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs import Codec
+from swirl_lightning.rollout.self_check import rollout_path
+from swirl_lightning.scoring.self_check import scoring_path
 from swirl_lightning.types import Role, ScoredRow, Splits, Transition
-from swirl_lightning.world_model.pair import WorldModelConfig
+from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.prompts import PromptBuilder
 
 
@@ -57,6 +59,21 @@ def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: 
                 f"max_prompt_tokens={prompts.max_prompt_tokens} leaves no room for a completion: "
                 f"{role.value}.sampling.max_new_tokens={room}, and the model has {limit} positions; lower one of them"
             )
+
+
+def check_numbers(world_model: WorldModel) -> None:
+    """What is computed is the models' own: log-probabilities, gradients and rollouts, on a small input.
+
+    Args:
+        world_model: the pair, where it is going to be trained.
+
+    Raises:
+        UnsupportedModelError: if a model gives other numbers than the engine on every path.
+    """
+    for role in Role:
+        with world_model.use(role) as model:
+            scoring, rollouts = scoring_path(model, gradients=True), rollout_path(model)
+            rank_zero_info(f"{role.upper()}, {type(model).__name__}: scored by {scoring} rows, rollouts by {rollouts}")
 
 
 def check_lengths(

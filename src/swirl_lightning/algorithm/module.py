@@ -13,12 +13,11 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from typing_extensions import override
 
-from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_settings, check_texts, check_trainer
+from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_numbers, check_settings, check_texts, check_trainer
 from swirl_lightning.algorithm.optimizers import PhaseLR, adamw
 from swirl_lightning.algorithm.phase_log import COUNT, summary, write_sample
 from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
@@ -31,7 +30,7 @@ from swirl_lightning.distributed.ranks import add_over_ranks, reduce_gradients
 from swirl_lightning.distributed.sharding import whole
 from swirl_lightning.distributed.strategies import check_strategy, sharding_of
 from swirl_lightning.rollout import RolloutEngine, TransformersEngine
-from swirl_lightning.scoring.scorer import CausalScorer, scoring_path
+from swirl_lightning.scoring.scorer import CausalScorer
 from swirl_lightning.types import Batch, EpochPlan, Phase, Role, RunData, Splits, Transition, seeded_generator
 from swirl_lightning.world_model.inference import Inference
 from swirl_lightning.world_model.loading import check_base
@@ -140,7 +139,6 @@ class SwirlModule(L.LightningModule):
         )
         with self.world_model.use(Role.FWM) as model:
             check_fit(model, self.world_model_config.base_name, self.prompts, self.roles)
-            rank_zero_info(f"groups are scored by {scoring_path(model)} rows ({type(model).__name__})")
         self.inference = Inference(
             self.world_model,
             self.prompts,
@@ -229,6 +227,7 @@ class SwirlModule(L.LightningModule):
 
     @override
     def on_fit_start(self) -> None:
+        check_numbers(self.world_model)
         for rows in (self.splits.labelled, self.splits.unlabelled, self.splits.val, self.splits.test):
             self.codec.prepare(state for row in rows for state in (row.state, row.next_state))
         check_texts(self.splits.labelled, self.codec)

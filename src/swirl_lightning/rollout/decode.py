@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from swirl_lightning.scoring.explicit import KeyScores
+
 
 @dataclass
 class DecodeLayout:
@@ -27,9 +29,7 @@ class DecodeLayout:
     own: dict[int, tuple[Tensor, Tensor]]
     step: int = 0
 
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-    ) -> Tensor:
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scores: KeyScores) -> Tensor:
         """Attention of the newest token of every member.
 
         Args:
@@ -37,8 +37,7 @@ class DecodeLayout:
             query: [B*G, heads, 1, head_dim].
             key: [B*G, kv_heads, 1, head_dim].
             value: [B*G, kv_heads, 1, head_dim].
-            scaling: factor of the scores; None is ``1/sqrt(head_dim)``.
-            window: sliding-window size of this layer, None for full attention.
+            scores: how this layer scores keys.
 
         Returns:
             [B*G, 1, heads, head_dim].
@@ -47,25 +46,28 @@ class DecodeLayout:
         pk, pv = self.prefix[layer]
         (b, kv, p, d), g, t = pk.shape, self.group_size, self.step
         if layer not in self.own:
-            self.own[layer] = (key.new_empty(b, g, kv, self.capacity, d), key.new_empty(b, g, kv, self.capacity, d))
+            room = (b, g, kv, self.capacity)
+            self.own[layer] = (key.new_empty(*room, d), value.new_empty(*room, value.shape[-1]))
         ok, ov = self.own[layer]
         ok[:, :, :, t] = key.view(b, g, kv, d)
-        ov[:, :, :, t] = value.view(b, g, kv, d)
+        ov[:, :, :, t] = value.view(b, g, kv, -1)
         rep = query.shape[1] // kv
-        q = query.view(b, g, kv, rep, d) * (d**-0.5 if scaling is None else scaling)
+        q = query.view(b, g, kv, rep, d) * (d**-0.5 if scores.scaling is None else scores.scaling)
         shared = q.transpose(1, 2).reshape(b, kv, g * rep, d)  # [B, kv, G*rep, d]
         to_prefix = (shared @ pk.transpose(-1, -2)).view(b, kv, g, rep, p).transpose(1, 2)  # [B, G, kv, rep, P]
         to_own = q @ ok[:, :, :, : t + 1].transpose(-1, -2)  # [B, G, kv, rep, t+1]
-        hidden = self._prefix_hidden(p, window)
+        to_prefix, to_own = scores.capped(to_prefix), scores.capped(to_own)
+        hidden = self._prefix_hidden(p, scores.window)
         if hidden is not None:
             to_prefix = to_prefix.masked_fill(hidden[:, None, None, None], -torch.inf)
-        if window is not None and t + 1 > window:
-            to_own[..., : t + 1 - window] = -torch.inf
-        weights = torch.cat([to_prefix, to_own], dim=-1).float().softmax(-1).to(query.dtype)  # [B, G, kv, rep, P+t+1]
+        if scores.window is not None and t + 1 > scores.window:
+            to_own[..., : t + 1 - scores.window] = -torch.inf
+        sinks = None if scores.sinks is None else scores.sinks.to(q.dtype).view(kv, rep, 1).expand(b, g, kv, rep, 1)
+        weights = scores.weights(torch.cat([to_prefix, to_own], dim=-1), sinks)  # [B, G, kv, rep, P+t+1]
         on_prefix = weights[..., :p].transpose(1, 2).reshape(b, kv, g * rep, p)
-        out = (on_prefix @ pv).view(b, kv, g, rep, d).transpose(1, 2)  # [B, G, kv, rep, d]
+        out = (on_prefix @ pv).view(b, kv, g, rep, -1).transpose(1, 2)  # [B, G, kv, rep, value_dim]
         out = out + weights[..., p:] @ ov[:, :, :, : t + 1]
-        return out.reshape(b * g, 1, kv * rep, d)
+        return out.reshape(b * g, 1, kv * rep, -1)
 
     def _prefix_hidden(self, p: int, window: int | None) -> Tensor | None:
         """Prompt positions that may not be seen, bool [B, P], or None when all may."""

@@ -24,6 +24,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from swirl_lightning.scoring.causal_blocks import attend_causally
+from swirl_lightning.scoring.explicit import KeyScores, attend
 from swirl_lightning.scoring.two_parts import attend_in_two_parts
 
 ATTENTION_NAME = "swirl_shared_prefix"
@@ -33,9 +34,7 @@ _COPY_COST = 32  # copying one key and value costs about as much as letting this
 class AttentionLayout(Protocol):
     """How the flat tokens of one forward pass attend to each other."""
 
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-    ) -> Tensor:
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scores: KeyScores) -> Tensor:
         """Attention output [batch, tokens, heads, head_dim] of [batch, heads, tokens, head_dim] inputs."""
         ...
 
@@ -52,14 +51,17 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The registered function: the layout's attention where one is given, plain SDPA otherwise."""
-    if shared_prefix is None:
+    scores = KeyScores(scaling, kwargs.get("sliding_window"), kwargs.get("softcap"), kwargs.get("s_aux"))
+    if shared_prefix is not None:
+        return shared_prefix.attend(module, query, key, value, scores), None
+    if scores.in_kernels:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
-    if kwargs.get("softcap") is not None:
-        raise NotImplementedError("shared-prefix attention has no logit soft-capping; use plain rows")
-    return shared_prefix.attend(module, query, key, value, scaling, kwargs.get("sliding_window")), None
+    groups = query.shape[1] // key.shape[1]
+    output = attend(query, repeat_kv(key, groups), repeat_kv(value, groups), attention_mask, scores)
+    return output.transpose(1, 2), None
 
 
 AttentionInterface.register(ATTENTION_NAME, _attention)
@@ -102,9 +104,7 @@ class PackedLayout:
         rows = members * (tail + _COPY_COST) * (prefix + tail)
         return rows < one_row
 
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-    ) -> Tensor:
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scores: KeyScores) -> Tensor:
         """Attention of flat tokens.
 
         Args:
@@ -112,8 +112,7 @@ class PackedLayout:
             query: [1, heads, N, head_dim].
             key: [1, kv_heads, N, head_dim].
             value: [1, kv_heads, N, head_dim].
-            scaling: factor of the scores; None is ``1/sqrt(head_dim)``.
-            window: sliding-window size of this layer, None for full attention.
+            scores: how this layer scores keys.
 
         Returns:
             [1, N, heads, head_dim].
@@ -125,28 +124,25 @@ class PackedLayout:
             self.captured[int(module.layer_idx)] = (pk.contiguous(), pv.contiguous())  # type: ignore[arg-type]
         layer, first = self.first_query or (-1, 0)
         first = first if layer == module.layer_idx else 0
-        out = self._attend_prefix(pq[:, :, first:], repeat_kv(pk, groups), repeat_kv(pv, groups), scaling, window)
+        out = self._attend_prefix(pq[:, :, first:], repeat_kv(pk, groups), repeat_kv(pv, groups), scores)
         out = F.pad(out, (0, 0, first, 0)) if first else out  # [B, H, P, d]
         outputs = [out.transpose(1, 2).flatten(0, 1)]  # [B*P, H, d]
         if self.member_index.numel():
-            outputs.append(self._attend_members(q, k, v, pk, pv, scaling, window))
+            outputs.append(self._attend_members(q, k, v, pk, pv, scores))
         return torch.cat(outputs).index_select(0, self.flat_slot)[None]  # [1, N, H, d]
 
-    def _attend_prefix(self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None) -> Tensor:
+    def _attend_prefix(self, q: Tensor, k: Tensor, v: Tensor, scores: KeyScores) -> Tensor:
         """Prefix part of ``attend``: the last Q queries, [B, H, Q, d], of P keys and values."""
-        if self.without_masks(q.device, window):
-            return attend_causally(q, k, v, scaling)
-        band = self._prefix_band(window, k.shape[2] - q.shape[2])
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=band, is_causal=band is None, scale=scaling)
+        if self.without_masks(q, v, scores):
+            return attend_causally(q, k, v, scores.scaling)
+        return attend(q, k, v, self._prefix_band(scores.window, k.shape[2] - q.shape[2]), scores)
 
-    def _attend_members(
-        self, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, scaling: float | None, window: int | None
-    ) -> Tensor:
+    def _attend_members(self, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, scores: KeyScores) -> Tensor:
         """Member part of ``attend``, on prefix keys and values [B, kv_heads, P, d]: [B*G*T, H, d]."""
         b, g, t = self.member_index.shape
-        if self.without_masks(q.device, window):
+        if self.without_masks(q, v, scores):
             mq, mk, mv = (_take(x, self.member_index) for x in (q, k, v))  # [B, G, T, heads, d]
-            scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+            scale = q.shape[-1] ** -0.5 if scores.scaling is None else scores.scaling
             out = attend_in_two_parts(mq, pk, pv, mk, mv, self._padding(q.dtype), scale)
             return out.flatten(0, 2)
         groups = q.shape[1] // k.shape[1]
@@ -158,19 +154,15 @@ class PackedLayout:
             index = self.member_index.flatten(1, 2)  # [B, G*T]
         mq = _take(q, index).transpose(1, 2)  # [rows, H, queries, d]
         mk, mv = (repeat_kv(_take(x, index).transpose(1, 2), groups) for x in (k, v))
-        out = F.scaled_dot_product_attention(
-            mq,
-            torch.cat([pk, mk], dim=2),
-            torch.cat([pv, mv], dim=2),
-            attn_mask=self._member_mask(window),
-            scale=scaling,
-        )
+        mask = self._member_mask(scores.window)
+        out = attend(mq, torch.cat([pk, mk], dim=2), torch.cat([pv, mv], dim=2), mask, scores)
         return out.transpose(1, 2).reshape(b * g * t, q.shape[1], -1)  # [B*G*T, H, d]
 
-    def without_masks(self, device: torch.device, window: int | None) -> bool:
-        """Whether tokens attend without a mask of the layout's: on the CPU, where no window cuts anything off."""
+    def without_masks(self, query: Tensor, value: Tensor, scores: KeyScores) -> bool:
+        """Whether tokens attend without a mask of the layout's: where the CPU's kernel can, and no window cuts anything off."""
         longest = self.prefix_index.shape[1] + self.member_index.shape[2]
-        return device.type == "cpu" and (window is None or longest <= window)
+        kernel = query.device.type == "cpu" and scores.in_kernels and query.shape[-1] == value.shape[-1]
+        return kernel and (scores.window is None or longest <= scores.window)
 
     def _padding(self, dtype: torch.dtype) -> Tensor | None:
         """Additive mask [B, 1, 1, P] that hides padded prefix slots, None where there are none."""
@@ -242,13 +234,11 @@ class TailLayout(PackedLayout):
 
     prefix: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-    ) -> Tensor:
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scores: KeyScores) -> Tensor:
         """Attention of the members' flat tokens; see ``PackedLayout.attend``."""
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, d]
         pk, pv = self.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
-        return self._attend_members(q, k, v, pk, pv, scaling, window).index_select(0, self.flat_slot)[None]
+        return self._attend_members(q, k, v, pk, pv, scores).index_select(0, self.flat_slot)[None]
 
 
 def tail_layout(prefix: Mapping[int, tuple[Tensor, Tensor]], lengths: Sequence[int], device: torch.device) -> TailLayout:

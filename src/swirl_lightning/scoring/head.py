@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.codecs.constraints import mask_for
+from swirl_lightning.scoring.own_forward import OwnLogits, forward_as, head_of
 from swirl_lightning.scoring.packing import PackedRows
 
 LOGIT_BUDGET = 1 << 26
@@ -29,7 +30,6 @@ class ScoringHead:
         packed: what to score.
         temperature: divides the logits; must equal the sampling temperature where a ratio is formed.
         constraint: tokens that may follow; log-probabilities are renormalised inside it.
-        softcap: the model's final logit soft-capping, if any.
         entropy: also compute the entropy of every scored distribution (no gradient).
         logit_budget: positions x vocabulary of one chunk.
     """
@@ -40,11 +40,10 @@ class ScoringHead:
         *,
         temperature: float,
         constraint: TokenConstraint | None,
-        softcap: float | None,
         entropy: bool,
         logit_budget: int = LOGIT_BUDGET,
     ) -> None:
-        self.packed, self.temperature, self.constraint, self.softcap = packed, temperature, constraint, softcap
+        self.packed, self.temperature, self.constraint = packed, temperature, constraint
         self.want_entropy, self.logit_budget = entropy, logit_budget
         # one distribution serves every row that continues a shared position, with the same completion so far where that counts
         starts, scale = torch.zeros_like(packed.row), 1
@@ -61,11 +60,11 @@ class ScoringHead:
         """Scores instead of returning logits.
 
         Args:
-            head: the head's own forward.
+            head: from hidden states [u, width] to logits [u, V].
             hidden: [1, N, width], final hidden states of the flat row.
 
         Returns:
-            A placeholder in the shape of logits; the scores are kept in ``logprobs`` and ``entropy``.
+            A placeholder in the shape of one position's logits; the scores are kept in ``logprobs`` and ``entropy``.
         """
         positions, inverse = self._places, self._inverse
         order = torch.argsort(inverse, stable=True)  # targets of one position lie together
@@ -90,15 +89,13 @@ class ScoringHead:
         back = torch.argsort(order)
         self.logprobs = torch.cat(logprobs)[back]
         self.entropy = torch.cat(entropies)[back]
-        return hidden.new_zeros(1, 1, 1)
+        return hidden.new_zeros(1, 1, vocabulary)
 
     def _chunk(
         self, head: Callable[[Tensor], Tensor], hidden: Tensor, where: Tensor, target: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities [s] of targets at chunk positions ``where`` [s], entropies [u] of the positions."""
         logits = head(hidden).float()  # [u, V]
-        if self.softcap is not None:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
         if mask is not None:
             logits = logits.masked_fill(~mask, -torch.inf)
         if self.temperature != 1.0:
@@ -152,11 +149,16 @@ def scoring_through(model: PreTrainedModel, head: ScoringHead) -> Iterator[None]
     """Lets ``head`` see the final hidden states of ``model`` instead of its output head, inside the model's own forward.
 
     Going through the model's forward (rather than calling the decoder) keeps the hooks of FSDP and of adapters in force.
+
+    Raises:
+        ValueError: if the model has no output head.
     """
-    module = model.get_output_embeddings()
+    module = head_of(model)
+    outputs: list[Any] = []
+    handle = model.get_decoder().register_forward_hook(lambda _, __, output: outputs.append(output))
     own_forward = module.forward
-    module.forward = lambda hidden: head.forward(own_forward, hidden)
     try:
-        yield
+        with forward_as(module, lambda hidden: head.forward(OwnLogits(model, own_forward, outputs.pop()), hidden)):
+            yield
     finally:
-        del module.forward  # the instance attribute; the class's forward shows again
+        handle.remove()

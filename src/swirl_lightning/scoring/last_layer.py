@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from swirl_lightning.scoring.attention import PackedLayout
+from swirl_lightning.scoring.own_forward import forward_as
 
 _MOST = 0.9  # share of the tokens above which picking them costs what it saves
 
@@ -35,18 +37,17 @@ def last_layer_at(model: PreTrainedModel, layout: PackedLayout, positions: Tenso
         return
     own_forward = mlp.forward
 
-    def forward(hidden: Tensor) -> Tensor:
-        """The MLP of [..., N, width] at the positions, zeros elsewhere."""
-        if len(positions) > _MOST * hidden.shape[-2]:
-            return own_forward(hidden)  # type: ignore[no-any-return]
-        out = own_forward(hidden.index_select(-2, positions))
-        return out.new_zeros(hidden.shape).index_copy(-2, positions, out)  # type: ignore[no-any-return]
+    def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The MLP of [..., N, width] at the positions, zeros elsewhere; what routers return beside it stays as it is."""
+        if args or kwargs or len(positions) > _MOST * hidden.shape[-2]:
+            return own_forward(hidden, *args, **kwargs)
+        found = own_forward(hidden.index_select(-2, positions))
+        out, rest = (found[0], found[1:]) if isinstance(found, tuple) else (found, None)
+        out = out.new_zeros(hidden.shape).index_copy(-2, positions, out)
+        return out if rest is None else (out, *rest)
 
-    mlp.forward = forward
-    try:
+    with forward_as(mlp, forward):
         yield
-    finally:
-        del mlp.forward  # the instance attribute; the class's forward shows again
 
 
 def _computed_anew(layer: nn.Module) -> bool:

@@ -1,0 +1,136 @@
+"""One scoring pass: rows into the model as one flat row that shares prefixes, or as one padded row each."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from swirl_lightning.codecs.base import TokenConstraint
+from swirl_lightning.distributed.sharding import device_of
+from swirl_lightning.scoring.attention import no_mask, pack_layout, tail_layout
+from swirl_lightning.scoring.head import LOGIT_BUDGET, ScoringHead, scoring_through
+from swirl_lightning.scoring.last_layer import last_layer_at
+from swirl_lightning.scoring.packing import Group, PackedRows, cut, in_turns, pack
+from swirl_lightning.types import TokenScores
+
+
+class ScoringPath(enum.StrEnum):
+    """How rows that share a prefix are computed."""
+
+    SHARED = "shared"  # prefix once, distinct rest of distinct rows, no padding
+    PLAIN = "plain"  # one padded row each, through the architecture's own attention
+
+
+def score_pass(
+    model: PreTrainedModel,
+    groups: Sequence[Group],
+    path: ScoringPath,
+    *,
+    temperature: float = 1.0,
+    constraint: TokenConstraint | None = None,
+    entropy: bool = False,
+    logit_budget: int = LOGIT_BUDGET,
+) -> TokenScores:
+    """Scores the tails of all rows in one forward pass, with gradients where they are enabled.
+
+    Args:
+        model: a causal LM, the right adapter active.
+        groups: rows that share a prefix, group by group.
+        path: how.
+        temperature: divides the logits.
+        constraint: tokens that may follow.
+        entropy: also return entropies (zeros otherwise).
+        logit_budget: positions x vocabulary that may exist at once.
+
+    Returns:
+        Scores of the flattened rows, in the order given.
+    """
+    if path is ScoringPath.PLAIN:
+        groups = [[row] for group in groups for row in group]
+    packed = pack(groups, device_of(model))
+    head = ScoringHead(packed, temperature=temperature, constraint=constraint, entropy=entropy, logit_budget=logit_budget)
+    if path is ScoringPath.SHARED:
+        _shared_forward(model, packed, head)
+    else:
+        _plain_forward(model, packed, head)
+    return _unpack(packed, head)
+
+
+@torch.no_grad()
+def score_in_turns(
+    model: PreTrainedModel,
+    group: Group,
+    turn: int,
+    *,
+    temperature: float = 1.0,
+    constraint: TokenConstraint | None = None,
+    logit_budget: int = LOGIT_BUDGET,
+) -> TokenScores:
+    """Scores a large group without gradients: its prefix in one pass, then ``turn`` member tokens at a time on top of it."""
+    packed = pack([group], device_of(model))
+    lengths: list[int] = packed.layout.member_mask.sum(-1)[0].tolist()
+    size = int(packed.layout.prefix_mask.sum())
+
+    def run(part: PackedRows) -> Tensor:
+        head = ScoringHead(part, temperature=temperature, constraint=constraint, entropy=False, logit_budget=logit_budget)
+        _shared_forward(model, part, head)
+        return _unpack(part, head).logprobs
+
+    prefix = cut(packed, 0, size, pack_layout([size], [[]], packed.ids.device, capture=True))
+    logprobs, captured = run(prefix), prefix.layout.captured
+    assert captured is not None
+    at = size
+    for chunk in in_turns(lengths, turn):
+        end = at + sum(chunk)
+        logprobs += run(cut(packed, at, end, tail_layout(captured, chunk, packed.ids.device)))
+        at = end
+    return TokenScores(logprobs, packed.mask, torch.zeros_like(logprobs))
+
+
+def _shared_forward(model: PreTrainedModel, packed: PackedRows, head: ScoringHead) -> None:
+    """One flat row through the model, attention by the layout."""
+    with scoring_through(model, head), last_layer_at(model, packed.layout, head.positions):
+        model(
+            input_ids=packed.ids,
+            position_ids=packed.positions,
+            attention_mask=no_mask(packed.ids.device),
+            shared_prefix=packed.layout,
+            use_cache=False,
+        )
+
+
+def _plain_forward(model: PreTrainedModel, packed: PackedRows, head: ScoringHead) -> None:
+    """One right-padded row each; the hidden states are put back into the flat order that the head expects."""
+    layout = packed.layout
+    ids = packed.ids[0][layout.prefix_index]  # [R, P]; groups of one row are all prefix
+    with scoring_through(model, _Flattened(head, layout.prefix_mask)):
+        model(input_ids=ids, attention_mask=layout.prefix_mask.long(), use_cache=False)
+
+
+class _Flattened(ScoringHead):
+    """Drops the padding of [R, P, width] hidden states before scoring."""
+
+    def __init__(self, head: ScoringHead, keep: Tensor) -> None:
+        self.head, self.keep = head, keep
+
+    def forward(self, head, hidden: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        """Scores the unpadded hidden states."""
+        return self.head.forward(head, hidden[self.keep][None])
+
+
+def _unpack(packed: PackedRows, head: ScoringHead) -> TokenScores:
+    """Scores as padded rows [R, T]."""
+    assert head.logprobs is not None
+    assert head.entropy is not None
+    shape = packed.mask.shape
+    slot = packed.row * shape[1] + packed.offset  # [S]
+    zeros = torch.zeros(shape.numel(), device=packed.mask.device)
+    return TokenScores(
+        logprobs=zeros.index_copy(0, slot, head.logprobs).view(shape),
+        mask=packed.mask,
+        entropy=zeros.index_copy(0, slot, head.entropy).view(shape),
+    )

@@ -1,0 +1,310 @@
+"""What the engine computes is compared with the model's own logits on a small input; the first way that agrees is taken.
+
+The model's own numbers are ``model(ids).logits`` with eager attention, unpadded, nothing of ours in the way. Ways of scoring
+are a ladder: rows that share prefixes, plain rows, plain rows with eager attention. If no way agrees, nothing is trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from swirl_lightning.distributed.sharding import any_rank, compute_dtype, device_of, is_sharded, local_rows
+from swirl_lightning.scoring.attention import ATTENTION_NAME
+from swirl_lightning.scoring.packing import Group
+from swirl_lightning.scoring.passes import ScoringPath, score_in_turns, score_pass
+from swirl_lightning.types import ScoredRow
+
+log = logging.getLogger(__name__)
+P = TypeVar("P")
+EAGER = "eager"
+WINDOW = 6  # tokens; sliding windows are narrowed to it while a check runs, so that small inputs leave them
+_WINDOWS = ("sliding_window", "attention_chunk_size")
+_FLOOR = 1e-2  # gradients smaller than this share of the largest are compared with that share of it
+
+
+class UnsupportedModelError(ValueError):
+    """No way of computing agrees with the model's own logits."""
+
+
+class _DisagreementError(Exception):
+    """A way of computing gives other numbers than the model."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far numbers may be off: ``nats`` a token, ``gradient`` relative to a parameter's own."""
+
+    nats: float
+    gradient: float
+    exact: bool
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Tolerance:
+        """What rounding explains: of single tokens in float32; on average over tokens where less is computed in."""
+        dtypes = {model.dtype, compute_dtype(model)}
+        if dtypes == {torch.float32} and torch.get_float32_matmul_precision() == "highest":
+            return cls(1e-3, 1e-2, exact=True)
+        return cls(0.1, 0.3, exact=False)
+
+
+def scoring_path(model: PreTrainedModel, *, gradients: bool = False) -> ScoringPath:
+    """How a model's rows are scored: the first way whose log-probabilities are the model's own.
+
+    Found once a configuration, device and type, and logged with its reason. Where no way agrees with the attention that the
+    model has, it is switched to eager attention.
+
+    Args:
+        model: a causal LM.
+        gradients: compare the gradients of all trainable parameters, too (of a whole model, twice their memory for a moment).
+
+    Returns:
+        The path.
+
+    Raises:
+        UnsupportedModelError: if no way agrees.
+    """
+    found = _found.get(model)
+    if found is None or (gradients and not found.gradients):
+        found = _by_key.get(_key(model, gradients))
+        if found is None:
+            key = _key(model, gradients)
+            found = _choose(model, gradients)
+            _by_key[key] = _by_key[_key(model, gradients, found.attention)] = found
+        if found.attention != model.config._attn_implementation:
+            model.set_attn_implementation(found.attention)
+        _found[model] = found
+    return found.path
+
+
+@dataclass(frozen=True)
+class _Found:
+    path: ScoringPath
+    attention: str
+    gradients: bool
+
+
+_found: WeakKeyDictionary[PreTrainedModel, _Found] = WeakKeyDictionary()
+_by_key: dict[tuple[object, ...], _Found] = {}
+
+
+def model_key(model: PreTrainedModel) -> tuple[object, ...]:
+    """Equal for models that compute in the same way."""
+    config = model.config.to_json_string(use_diff=False)
+    return type(model), config, device_of(model).type, model.dtype, compute_dtype(model), is_sharded(model)
+
+
+def _key(model: PreTrainedModel, gradients: bool, attention: str | None = None) -> tuple[object, ...]:
+    return *model_key(model), gradients, attention or model.config._attn_implementation
+
+
+def _choose(model: PreTrainedModel, gradients: bool) -> _Found:
+    own = str(model.config._attn_implementation)
+    rungs = [(ScoringPath.SHARED, own), (ScoringPath.PLAIN, own), (ScoringPath.PLAIN, EAGER)]
+    probe = _Probe(model, gradients=gradients and any(p.requires_grad for p in model.parameters()))
+
+    def check(rung: tuple[ScoringPath, str]) -> str:
+        if rung[0] is ScoringPath.SHARED and own != ATTENTION_NAME:
+            raise _DisagreementError(f"attention implementation is {own}")
+        with attention_as(model, rung[1]):
+            return probe.compare(rung[0])
+
+    path, attention = first_that_agrees(
+        model, "scoring", rungs, check, name=lambda rung: f"{rung[0]} rows" + (", eager attention" if rung[1] == EAGER else "")
+    )
+    return _Found(path, attention, gradients)
+
+
+def first_that_agrees(
+    model: PreTrainedModel, what: str, rungs: Sequence[P], check: Callable[[P], str], *, name: Callable[[P], str]
+) -> P:
+    """The first rung of a ladder that agrees with the model's own logits, logged with its reason.
+
+    Args:
+        model: a causal LM.
+        what: is climbed, for the log.
+        rungs: best first.
+        check: raises where a rung disagrees or cannot be computed, otherwise says how closely it agrees.
+        name: of a rung.
+
+    Returns:
+        The rung.
+
+    Raises:
+        UnsupportedModelError: if none agrees; it says what was wrong with each.
+    """
+    refused: list[str] = []
+    for rung in rungs:
+        reason, failed = "", False
+        try:
+            with quietly(model):
+                reason = check(rung)
+        except (_DisagreementError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # whatever an architecture throws at inputs that it does not take: the next rung is tried, this one's reason kept
+            reason, failed = f"{error}".split("\n")[0] or type(error).__name__, True
+        if not any_rank(failed, model):
+            log.info(
+                "%s of %s: %s (%s)", what, type(model).__name__, name(rung), "; ".join([*refused, f"{name(rung)} {reason}"])
+            )
+            return rung
+        refused.append(f"{name(rung)}: {reason}")
+    raise UnsupportedModelError(
+        f"{type(model).__name__} (model_type {model.config.model_type!r}): no way of {what} agrees with the model's own "
+        f"logits, so nothing is trained: {'; '.join(refused)}. Choose another base model, or report the architecture"
+    )
+
+
+class _Probe:
+    """A small input for scoring, and the model's own numbers on it."""
+
+    def __init__(self, model: PreTrainedModel, *, gradients: bool) -> None:
+        self.model, self.tolerance = model, Tolerance.of(model)
+        ids = probe_ids(model, 16)
+        self.groups = [[ScoredRow((*ids[:n], *ids[n + k : n + 2 * k + 2]), n) for k in range(3)] for n in (7, 8)]
+        rows = [row for group in self.groups for row in group]
+        with quietly(model), torch.set_grad_enabled(gradients):
+            own = own_logprobs(model, rows)
+            self.own = torch.cat(own).detach()
+            self.weights = torch.cos(torch.arange(len(self.own), device=self.own.device))
+            self.gradients = self._gradients(torch.cat(own)) if gradients else None
+
+    def compare(self, path: ScoringPath) -> str:
+        """How closely a path agrees.
+
+        Raises:
+            _DisagreementError: saying by how much it does not.
+        """
+        with torch.set_grad_enabled(self.gradients is not None):
+            scores = score_pass(self.model, self.groups, path)
+            found = scores.logprobs[scores.mask]
+            off = self.tolerance_check(found.detach())
+            off_gradient = None if self.gradients is None else self._compare_gradients(self._gradients(found))
+        if path is ScoringPath.SHARED and not is_sharded(self.model):
+            turns = [score_in_turns(self.model, group, 4) for group in self.groups]
+            self.tolerance_check(torch.cat([scores.logprobs[scores.mask] for scores in turns]))
+        return f"equal within {off:.1g} nats" + ("" if off_gradient is None else f", gradients within {off_gradient:.1g}")
+
+    def tolerance_check(self, found: Tensor) -> float:
+        """Largest (in float32) or mean difference in nats."""
+        return compare_nats(found, self.own, self.tolerance)
+
+    def _gradients(self, logprobs: Tensor) -> list[Tensor | None]:
+        """Gradients of a weighted sum, this rank's part; what the parameters held before is put back."""
+        parameters = list(self.model.parameters())
+        before = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        (logprobs * self.weights).sum().backward()
+        found = [p.grad if p.grad is None else local_rows(p.grad) for p in parameters]
+        for p, grad in zip(parameters, before, strict=True):
+            p.grad = grad
+        return found
+
+    def _compare_gradients(self, found: Sequence[Tensor | None]) -> float:
+        assert self.gradients is not None
+        norms = [0.0 if g is None else float(g.norm()) for g in self.gradients]
+        floor = _FLOOR * max(norms)
+        worst, where = 0.0, ""
+        for (name, _), own, norm, mine in zip(self.model.named_parameters(), self.gradients, norms, found, strict=True):
+            if own is None and mine is None:
+                continue
+            difference = mine if own is None else own if mine is None else mine - own
+            assert difference is not None
+            off = float(difference.norm()) / max(norm, floor, 1e-30)
+            if not off <= worst:
+                worst, where = off, name
+        if not worst <= self.tolerance.gradient:
+            raise _DisagreementError(f"the gradient of {where} is off by {worst:.2g} of its norm")
+        return worst
+
+
+def compare_nats(found: Tensor, own: Tensor, tolerance: Tolerance) -> float:
+    """Difference of log-probabilities: the largest in float32, the mean where rounding has tails.
+
+    Raises:
+        _DisagreementError: if it is larger than the tolerance, or not a number.
+    """
+    difference = (found - own).abs()
+    off = float(difference.max() if tolerance.exact else difference.mean())
+    if not off <= tolerance.nats:
+        raise _DisagreementError(f"log-probabilities are off by {off:.2g} nats a token")
+    return off
+
+
+def own_logprobs(model: PreTrainedModel, rows: Group) -> list[Tensor]:
+    """Log-probabilities of the rows' tails from ``model(ids).logits``: eager attention, no padding, no cache.
+
+    Args:
+        model: a causal LM.
+        rows: what is scored.
+
+    Returns:
+        float32 [tail] a row.
+    """
+    return [
+        torch.log_softmax(logits[row.start - 1 : -1].float(), dim=-1).gather(
+            -1, torch.tensor(row.ids[row.start :], device=logits.device)[:, None]
+        )[:, 0]
+        for row, logits in zip(rows, own_logits(model, [row.ids for row in rows]), strict=True)
+    ]
+
+
+def own_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The model's own logits [T, V] of each row; rows of one length go through it together, so none is padded."""
+    found: dict[int, Tensor] = {}
+    with attention_as(model, EAGER):
+        for length in sorted({len(row) for row in rows}):
+            at = [i for i, row in enumerate(rows) if len(row) == length]
+            ids = torch.tensor([list(rows[i]) for i in at], device=device_of(model))
+            found |= dict(zip(at, model(input_ids=ids, use_cache=False).logits, strict=True))
+    return [found[i] for i in range(len(rows))]
+
+
+def probe_ids(model: PreTrainedModel, count: int) -> list[int]:
+    """Ordinary token ids: none that the configuration gives a meaning."""
+    vocabulary: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
+    special = {value for name, value in model.config.to_dict().items() if name.endswith("token_id")}
+    ordinary = [i for i in range(min(vocabulary, 1000)) if i not in special] or [0]
+    return [ordinary[(7 + 37 * i) % len(ordinary)] for i in range(count)]
+
+
+@contextlib.contextmanager
+def attention_as(model: PreTrainedModel, implementation: str) -> Iterator[None]:
+    """Another attention implementation; architectures that have but one keep it."""
+    before = str(model.config._attn_implementation)
+    if implementation != before:
+        model.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        if implementation != before:
+            model.set_attn_implementation(before)
+
+
+@contextlib.contextmanager
+def quietly(model: PreTrainedModel) -> Iterator[None]:
+    """Eval mode, no autocast, narrow sliding windows: what a check computes in."""
+    was_training = model.training
+    model.eval()
+    narrowed: list[tuple[object, str, int]] = []
+    for holder in (model.config.get_text_config(), *model.modules()):
+        for name in _WINDOWS:
+            size = holder.__dict__.get(name)
+            if isinstance(size, int) and size > WINDOW:
+                narrowed.append((holder, name, size))
+                setattr(holder, name, WINDOW)
+    try:
+        with torch.autocast(device_of(model).type, enabled=False):
+            yield
+    finally:
+        for holder, name, size in narrowed:
+            setattr(holder, name, size)
+        model.train(was_training)
