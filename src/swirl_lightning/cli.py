@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from swirl_lightning.distributed.parent import watch_parent
+
 COMMANDS = {  # command: (module with main(argv), one-line help)
     "record": ("swirl_lightning.commands.record", "record transitions from a real simulator"),
     "init": ("swirl_lightning.commands.init", "make a small untrained model and tokenizer for recorded transitions"),
@@ -103,7 +105,7 @@ def _check_configs(arguments: Sequence[str]) -> None:
 
 def run_trainer(arguments: Sequence[str]) -> Any:
     """Runs ``fit``, ``validate``, ``test`` or ``predict``; imports Lightning only now, so that ``swirl --help`` is quick."""
-    parent = os.getppid()
+    watch_parent()
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
     from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.utilities import rank_zero_info
@@ -114,11 +116,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     from swirl_lightning.callbacks import PhaseFreezing, Preemption, RunCheckpoint
     from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
     from swirl_lightning.distributed.strategies import ShardedStrategy, register
-    from swirl_lightning.distributed.watch import end_with_parent
     from swirl_lightning.files import set_earlier_run_apart
-
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        end_with_parent(parent)
 
     class SwirlCLI(LightningCLI):
         """LightningCLI with a run folder, an epoch count that follows the phase schedule, and safe checkpoints."""

@@ -132,11 +132,28 @@ def test_a_job_stopped_while_it_starts_leaves_no_rank_behind(config, tmp_path):
         while len(running(process.pid)) < 2:
             assert time.monotonic() < until, log.read_text()[-3000:]
             time.sleep(0.05)
-        time.sleep(0.5)  # the second rank imports, the first waits for it
-        process.terminate()
+        process.terminate()  # the second rank may not have begun to import, the first waits for it
         assert process.wait(30) == -signal.SIGTERM
         all_end(process.pid, 60)
         assert "the process that started this rank is gone" in log.read_text()
+
+
+ORPHAN = """
+import sys, time
+from swirl_lightning.cli import watch_parent
+watch_parent()
+assert "torch" not in sys.modules  # whose import would be a time in which nobody listens
+time.sleep(120)
+"""
+
+
+def test_a_rank_whose_launcher_is_gone_before_it_can_ask_ends(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    environment = {**os.environ, "LOCAL_RANK": "1", "SWIRL_LAUNCHER": str(gone.pid)}
+    rank = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, check=False, env=environment)
+    assert rank.returncode == 1
+    assert "the process that started this rank is gone" in rank.stderr
 
 
 @contextmanager

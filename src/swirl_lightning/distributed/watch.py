@@ -14,8 +14,9 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_store
 from typing_extensions import override
 
+from swirl_lightning.distributed.parent import watched
+
 _DONE = b"done"
-_watched = threading.Event()  # set once the ranks of a job watch each other
 _runs = count()  # ranks start their watches in the same order, so the number names one run on all of them
 
 
@@ -130,28 +131,9 @@ class RankWatch:
         os._exit(1)
 
 
-def end_with_parent(parent: int, period: float = 1.0) -> None:
-    """Ends this rank when the process that started it is gone, until :func:`watch_ranks` watches over both.
-
-    A rank that Lightning's launcher started would otherwise wait half an hour for one that was stopped while starting.
-
-    Args:
-        parent: process id, read when this process began.
-        period: seconds between two looks.
-    """
-
-    def look() -> None:
-        while not _watched.wait(period):
-            if os.getppid() != parent:
-                print("swirl: error: the process that started this rank is gone; it ends, too", file=sys.stderr, flush=True)
-                os._exit(1)
-
-    threading.Thread(target=look, daemon=True, name="parent-watch").start()
-
-
 def watch_ranks() -> RankWatch | None:
     """Starts to watch the ranks of this job; None in a job of one."""
-    _watched.set()
+    watched.set()
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return None
     store = dist.PrefixStore(f"swirl-watch-{next(_runs)}", _get_default_store().clone())  # type: ignore[attr-defined]  # not in the stub
