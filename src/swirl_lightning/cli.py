@@ -117,6 +117,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
     from swirl_lightning.distributed.strategies import ShardedStrategy, register
     from swirl_lightning.files import set_earlier_run_apart
+    from swirl_lightning.world_model.precision import of_trainer
 
     class SwirlCLI(LightningCLI):
         """LightningCLI with a run folder, an epoch count that follows the phase schedule, and safe checkpoints."""
@@ -140,6 +141,9 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
                 schedule = config.model.schedule
                 trainer.max_epochs = schedule.warmup_epochs + schedule.iterations * len(schedule.order)
+            if trainer.precision is not None:
+                models, trainer.precision, asked = config.model.world_model, None, trainer.precision
+                models.dtype, models.compute_dtype = of_trainer(asked, models.dtype, models.compute_dtype)
             folder = Path(config.checkpoint.dirpath or Path(config.run_dir) / "checkpoints")
             config.ckpt_path = _checkpoint(folder, config.ckpt_path, str(self.subcommand))
 

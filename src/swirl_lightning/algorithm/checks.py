@@ -71,7 +71,7 @@ def check_numbers(world_model: WorldModel) -> None:
         UnsupportedModelError: if a model gives other numbers than the engine on every path.
     """
     for role in Role:
-        with world_model.use(role) as model:
+        with world_model.use(role, exact=True) as model:  # numbers are compared, not what bfloat16 makes of them
             scoring, rollouts = scoring_path(model, gradients=True), rollout_path(model)
             rank_zero_info(f"{role.upper()}, {type(model).__name__}: scored by {scoring} rows, rollouts by {rollouts}")
 

@@ -18,7 +18,7 @@ from torch import nn
 from typing_extensions import override
 
 from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_numbers, check_settings, check_texts, check_trainer
-from swirl_lightning.algorithm.optimizers import PhaseLR, adamw
+from swirl_lightning.algorithm.optimizers import PhaseLR, adamw, warn_of_lost_updates
 from swirl_lightning.algorithm.phase_log import COUNT, summary, write_sample
 from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
 from swirl_lightning.algorithm.schedule import PhaseSchedule
@@ -170,11 +170,9 @@ class SwirlModule(L.LightningModule):
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
         warmup, fwm, idm = self._optimizer_callables
-        optimizers = [
-            warmup(self.warmup_parameters()),
-            fwm(self.world_model.role_parameters(Role.FWM)),
-            idm(self.world_model.role_parameters(Role.IDM)),
-        ]
+        optimizers = [warmup(self.warmup_parameters())]
+        optimizers += [make(self.world_model.role_parameters(role)) for make, role in ((fwm, Role.FWM), (idm, Role.IDM))]
+        warn_of_lost_updates(optimizers)
         return optimizers, [self._lr_scheduler(optimizer) for optimizer in optimizers]  # type: ignore[return-value]
 
     def warmup_parameters(self) -> list[nn.Parameter]:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from swirl_lightning.world_model.precision import lost_updates
+
 
 def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
     """AdamW without weight decay, learning rate 1e-5."""
     return AdamW(parameters, lr=1e-5, weight_decay=0.0)
+
+
+def warn_of_lost_updates(optimizers: Sequence[Optimizer]) -> None:
+    """Says what share of updates bfloat16 weights lose, where optimizers have such."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if share := lost_updates(group["params"], rate := float(group["lr"])):
+                warnings.warn(
+                    f"bfloat16 weights lose {share:.0%} of the updates that {type(optimizer).__name__} makes at learning rate "
+                    f"{rate:g} (Adam's are about as large as the rate): set world_model.dtype to float32 and compute_dtype to "
+                    "bfloat16, or take an optimizer that keeps float32 weights of its own",
+                    stacklevel=2,
+                )
 
 
 class PhaseLR(LRScheduler):

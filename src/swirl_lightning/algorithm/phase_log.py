@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from swirl_lightning.algorithm.objectives.grpo import group_moments
 from swirl_lightning.algorithm.rollouts import Experience
 from swirl_lightning.types import Batch, Transition, UnlabelledPair
 
+_MISMATCH = 0.1  # nats a token between rollout and training pass; bfloat16 makes a few hundredths
 COUNT = "/count"  # beside the sum of a mean: what to divide by
 
 
@@ -86,6 +88,13 @@ def summary(sums: Mapping[str, float]) -> dict[str, float]:
         for name, total in sums.items()
         if not name.endswith(COUNT)
     }
+    if values.get("mismatch", 0.0) > _MISMATCH:
+        warnings.warn(
+            f"the training pass gives sampled tokens other log-probabilities than the rollout, by more than {_MISMATCH} nats a "
+            "token (logged as mismatch), so the gradient is not that of the policy that sampled: dropout in the model, or set "
+            "world_model.compute_dtype to float32",
+            stacklevel=2,
+        )
     if "judged" in values:
         judged, latent = torch.tensor(values.pop("judged")), torch.tensor(-values["latent_entropy"])
         values["information_bound"] = float(mutual_information_bound(judged, latent))

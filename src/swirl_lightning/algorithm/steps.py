@@ -265,7 +265,7 @@ def policy_parts(
         constraint: the policy's constraint, as in sampling.
 
     Yields:
-        Parts with the additive statistics of ``grpo_loss`` and ``entropy``, ``tokens``, ``mismatch``.
+        Parts with the additive statistics of ``grpo_loss`` and ``entropy``, ``tokens`` and, on-policy, ``mismatch``.
     """
     rollouts, trained = experience.rollouts, experience.trained
     trajectory, importance, temperature = rollouts.trajectory, rollouts.importance, settings.sampling.temperature or 1.0
@@ -290,12 +290,9 @@ def policy_parts(
             normaliser=normaliser,
             weights=None if importance is None else importance.weights[picked][:, :t],
         )
-        sums = {
-            **result.sums,
-            "entropy": float((scores.entropy * mask).sum()),
-            "tokens": float(mask.sum()),
-            "mismatch": float(((scores.logprobs.detach() - sampled).abs() * mask).sum()),
-        }
+        sums = {**result.sums, "entropy": float((scores.entropy * mask).sum()), "tokens": float(mask.sum())}
+        if on_policy:  # later, the policy has moved
+            sums["mismatch"] = float(((scores.logprobs.detach() - sampled).abs() * mask).sum())
         yield LossPart(result.loss, sums)
 
 

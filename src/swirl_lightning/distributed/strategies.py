@@ -68,7 +68,7 @@ class ShardedStrategy(_Watched, ModelParallelStrategy):
     under any strategy, on any number of devices.
 
     Args:
-        compute_dtype: ``bfloat16`` casts float32 weights for every pass (mixed precision); None computes in the weights' own.
+        compute_dtype: ``bfloat16`` casts float32 weights for every pass (mixed precision); None takes the models' own.
         offload: keep all shards on the CPU between passes (CUDA only).
         offload_reference: keep the shards of the reference policy on the CPU between passes (CUDA only).
         sharded_checkpoints: every rank writes its own shards, into a folder beside the checkpoint that all ranks can reach;
@@ -189,14 +189,19 @@ def register() -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuses strategies under which two models that take turns diverge, hang or stop.
+    """Refuses strategies under which two models that take turns diverge, hang or stop, and a precision of the trainer's own.
 
     Raises:
-        ValueError: naming the strategies to use.
+        ValueError: naming the strategies or the settings to use.
     """
     if isinstance(strategy, ParallelStrategy) and not isinstance(strategy, ReplicatedStrategy | ShardedStrategy):
         raise ValueError(
             f"trainer.strategy: {type(strategy).__name__} cannot train two models that take turns under manual optimisation; "
             "set it to ddp, fsdp or auto (from Python: ReplicatedStrategy() or ShardedStrategy() of "
             "swirl_lightning.distributed.strategies)"
+        )
+    if (precision := strategy.precision_plugin.precision) != "32-true":
+        raise ValueError(
+            f"Trainer(precision={precision!r}) would not reach rollouts and scores: leave it out, and set the models' "
+            "compute_dtype to 'bfloat16' (WorldModelConfig; does what bf16-mixed means) or their dtype (bf16-true)"
         )

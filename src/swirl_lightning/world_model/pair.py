@@ -20,6 +20,7 @@ from swirl_lightning.types import Role
 from swirl_lightning.world_model.adapters import LoraSettings, with_adapters
 from swirl_lightning.world_model.loading import compile_between_attention, load_causal_lm, without_weights
 from swirl_lightning.world_model.new import NewModel
+from swirl_lightning.world_model.precision import Dtype, compute_type, computing_in
 
 REFERENCE = "reference"
 JUDGE = "judge"  # with shared weights only
@@ -39,7 +40,10 @@ class WorldModelConfig:
         storage: ``separate`` (two models), ``shared`` (one model plays both roles; a copy of what it was when the phase began
             judges) or ``adapters`` (one frozen base, one LoRA adapter a role).
         lora: adapter settings, used with ``adapters``.
-        dtype: parameter type; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+        dtype: what weights, gradients and optimizer states are kept in; ``auto`` is float32, but for what is never trained (a
+            frozen LoRA base, the reference policy): that is kept in what is computed in.
+        compute_dtype: what products are computed in; ``auto`` is bfloat16 on CUDA and float32 elsewhere. A CPU with AVX512-BF16
+            or AMX gains by bfloat16, too.
         gradient_checkpointing: recompute activations in the backward pass.
         compile: let ``torch.compile`` fuse what is between attention layers (norms, MLPs). It costs a minute at the start and
             needs a C++ compiler on a CPU.
@@ -51,7 +55,8 @@ class WorldModelConfig:
     idm_base: str | None = None
     storage: Literal["separate", "shared", "adapters"] = "separate"
     lora: LoraSettings = field(default_factory=LoraSettings)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Dtype = "auto"
+    compute_dtype: Dtype = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
     trust_remote_code: bool = False
@@ -95,6 +100,9 @@ class WorldModel(nn.Module):
         self.config = config
         self.has_reference = reference
         self._judging: Role | None = None
+        self.compute_dtype = compute_type(config.compute_dtype, config.dtype)
+        if sharding is not None and sharding.compute_dtype is None and self.compute_dtype != torch.float32:
+            sharding = replace(sharding, compute_dtype=self.compute_dtype)
         self.sharding = sharding
         self.models = nn.ModuleDict()
         self.joint: Tensor
@@ -131,20 +139,21 @@ class WorldModel(nn.Module):
     def _build(self, base: str, *, copy: bool = False) -> PreTrainedModel | PeftModel:
         """A model with its adapters, if any; under sharding rank 0 alone ever holds it whole, on the CPU."""
         if self.sharding is None:
-            return self._load(base)
-        source = self._load(base) if dist.get_rank() == 0 else None
-        model = self._load(base, empty=True)
+            return self._load(base, trained=not copy)
+        source = self._load(base, trained=not copy) if dist.get_rank() == 0 else None
+        model = self._load(base, trained=not copy, empty=True)
         lm = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(lm, PreTrainedModel)
         self.sharding.apply(lm, reference=copy)
         load_from_first(lm, source.get_base_model() if isinstance(source, PeftModel) else source, self.sharding)
         return model
 
-    def _load(self, base: str, *, empty: bool = False) -> PreTrainedModel | PeftModel:
-        config = self.config
-        model = load_causal_lm(
-            base, dtype=config.dtype, trust_remote_code=config.trust_remote_code, seed=config.seed, empty=empty
-        )
+    def _load(self, base: str, *, trained: bool, empty: bool = False) -> PreTrainedModel | PeftModel:
+        config, dtype = self.config, self.config.dtype
+        frozen = not trained or (config.storage == "adapters" and self.sharding is None)  # FSDP shards weights of one type only
+        if dtype == "auto" and frozen and self.compute_dtype == torch.bfloat16:
+            dtype = "bfloat16"
+        model = load_causal_lm(base, dtype=dtype, trust_remote_code=config.trust_remote_code, seed=config.seed, empty=empty)
         prefer_shared_prefix(model)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -192,21 +201,25 @@ class WorldModel(nn.Module):
         return model
 
     @contextmanager
-    def use(self, role: Role | str, *, training: bool = False) -> Iterator[PreTrainedModel]:
-        """The causal LM of a role, in eval mode unless it is being trained.
+    def use(self, role: Role | str, *, training: bool = False, exact: bool = False) -> Iterator[PreTrainedModel]:
+        """The causal LM of a role, in eval mode unless it is being trained, as it computes.
 
         Args:
             role: a role or ``reference``.
             training: train mode (dropout, gradient checkpointing).
+            exact: compute with the weights as they are kept, not in ``compute_dtype``; shards are computed with as ever.
 
         Yields:
             The model, its adapter active.
         """
         model = self.causal_lm(role)
         model.train(training)
-        yield model
         if isinstance(model, FSDPModule):
+            yield model
             model.reshard()  # what is left of a pass without gradients: embeddings and head
+            return
+        with computing_in(model, torch.float32 if exact else self.compute_dtype, training=training):
+            yield model
 
     def role_parameters(self, role: Role | str) -> list[nn.Parameter]:
         """Parameters that a role trains (the same list for both roles where they share weights)."""
