@@ -174,7 +174,7 @@ class Reading:
             return
         name, first = self._first
         for one, other, lacking, there in ((first, shape, source.item.name, name), (shape, first, name, source.item.name)):
-            for wanted in (field for field in MAPPED if field in one.found - other.found):
+            for wanted in (key for key in MAPPED if key in one.found - other.found):
                 raise DataError(
                     f"{lacking}: column {one.name(wanted)!r} (field {wanted!r}) is missing; there are: {other.there}. {there} "
                     "has it: write the same columns in every file, null where there is no value, or give state-only files as "
