@@ -121,7 +121,7 @@ def test_recording_resumes_and_is_the_same_with_workers(tmp_path, monkeypatch):
     _, pairs = recorded(folder, work=work)
     import swirl_lightning.environments.visual.video as video
 
-    monkeypatch.setattr(video, "_read_video", lambda *_: pytest.fail("a finished video was decoded again"))
+    monkeypatch.setattr(video, "read_video", lambda *_: pytest.fail("a finished video was decoded again"))
     again, resumed = recorded(folder, work=work)
     assert resumed == pairs
     assert again.counts == {"pairs kept": 2}

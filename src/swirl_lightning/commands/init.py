@@ -12,7 +12,10 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from swirl_lightning.data.datamodule import TransitionDataModule
 from swirl_lightning.world_model.new import NewModel
 
-_OF_DATA = ("columns", "labelled_fraction", "val_fraction", "test_fraction", "seed")  # decide what training text is
+_OF_DATA = (  # decide what training text is
+    *("columns", "state_only", "state_only_columns", "action_pattern", "stride", "min_change", "video"),
+    *("labelled_fraction", "val_fraction", "test_fraction", "seed"),
+)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ from swirl_lightning.data.reader import read_mapped
 from swirl_lightning.data.reading import Mapping
 from swirl_lightning.data.splits import in_episode_order, refuse_repeats, roles
 from swirl_lightning.data.stream import PairStream
+from swirl_lightning.data.video import VideoOptions
 from swirl_lightning.types import EpochPlan, Phase, Run, Splits, Transition, UnlabelledPair
 
 
@@ -38,6 +39,7 @@ class TransitionDataModule(L.LightningDataModule):
         action_pattern: regular expression with one group, the action within what the action's column or turn holds.
         stride: of state-only states in a row: steps between the two states of a pair.
         min_change: leave out state-only pairs of which a smaller share changes; anything above 0 leaves out equal ones.
+        video: which frames of state-only videos become pairs.
         labelled_fraction: share of the training episodes that keep their actions; by default all with ``state_only``, half
             without. Episodes without any action are not counted and are always for SWIRL.
         val_fraction: share of validation episodes, where the data have no splits; 0 goes without.
@@ -68,6 +70,7 @@ class TransitionDataModule(L.LightningDataModule):
         action_pattern: str | None = None,
         stride: int = 1,
         min_change: float = 0.0,
+        video: VideoOptions | None = None,
         labelled_fraction: float | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
@@ -96,7 +99,11 @@ class TransitionDataModule(L.LightningDataModule):
         self.mapping = Mapping(columns or {}, action_pattern=action_pattern)
         columns = {"action": None, **{name: column for name, column in (columns or {}).items() if name != "action"}}
         self.state_only_mapping = Mapping(
-            columns if state_only_columns is None else state_only_columns, actions=False, stride=stride, min_change=min_change
+            columns if state_only_columns is None else state_only_columns,
+            actions=False,
+            stride=stride,
+            min_change=min_change,
+            video=video or VideoOptions(),
         )
         self.labelled_fraction = (0.5 if state_only is None else 1.0) if labelled_fraction is None else labelled_fraction
         self.val_fraction, self.test_fraction = val_fraction, test_fraction

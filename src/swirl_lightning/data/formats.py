@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import zlib
 from abc import ABC, abstractmethod
@@ -93,8 +94,8 @@ def opened(item: Item) -> Iterator[Any]:
             with lzma.open(item.path) as stream:
                 yield stream
         elif packed is not None:
-            with pa.input_stream(str(item.path), compression=packed) as stream:
-                yield stream
+            with pa.input_stream(str(item.path), compression=packed) as unpacked:
+                yield io.BufferedReader(unpacked)
         else:
             with item.path.open("rb") as stream:
                 yield stream

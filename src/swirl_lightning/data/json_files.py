@@ -16,10 +16,11 @@ from swirl_lightning.data.columns import DataError
 from swirl_lightning.data.formats import ROWS_AT_ONCE, Block, Reader, opened
 from swirl_lightning.data.sources import Item
 
-_BYTES_AT_ONCE = 1 << 23
-_PARTS = 32  # of such a block, that are read side by side
+_BYTES_AT_ONCE = 1 << 24
+_PARTS = 4  # of such a block, that are read side by side
 _HEAD = 100  # rows that are looked at before a file is read
 _ESCAPE = 16  # characters at the end that may be half of an escape or of a word
+_NO_OBJECT = re.compile(rb"\n(?!\{|\Z)")
 _VISIBLE = re.compile(r"\S")
 _BOM = b"\xef\xbb\xbf"
 
@@ -42,7 +43,7 @@ class JsonLinesReader(Reader):
 
     @override
     def head(self) -> tuple[list[str], list[dict[str, Any]]]:
-        for first, chunk in self._chunks(1 << 16):
+        for first, _, chunk in self._chunks(1 << 16):
             records = self._records(first, chunk, _HEAD)
             if records:
                 return list(dict.fromkeys(name for record in records for name in record)), records
@@ -51,25 +52,21 @@ class JsonLinesReader(Reader):
     @override
     def blocks(self, roots: Sequence[str], flat: Mapping[str, Any] | None) -> Iterator[Block]:
         schema = None if flat is None else pa.schema(list(flat.items()))
-        for first, chunk in self._chunks(_BYTES_AT_ONCE):
-            table = None if schema is None else _arrow(chunk, schema)
+        for first, lines, chunk in self._chunks(_BYTES_AT_ONCE):
+            table = None if schema is None else _arrow(chunk, lines, schema)
             block = Block(first, table) if table is not None else Block(first, objects=self._records(first, chunk))
             if block.rows:
                 yield block
 
-    def _chunks(self, size: int) -> Iterator[tuple[int, bytes]]:
-        """Whole lines, with the number of lines before them."""
+    def _chunks(self, size: int) -> Iterator[tuple[int, int, bytes]]:
+        """Whole lines: the number of those before them, theirs, and they."""
         with opened(self.item) as stream:
-            first, rest = 0, stream.read(size).removeprefix(_BOM)
-            while more := stream.read(max(size, len(rest))):  # a long line costs no more than its length, a few times
-                cut = rest.rfind(b"\n") + 1
-                if cut:
-                    chunk, rest = rest[:cut], rest[cut:]
-                    yield first, chunk
-                    first += chunk.count(b"\n")
-                rest += more
-            if rest:
-                yield first, rest
+            first = 0
+            while chunk := stream.read(size):
+                chunk = (chunk if first else chunk.removeprefix(_BOM)) + stream.readline()
+                lines = chunk.count(b"\n") + (not chunk.endswith(b"\n"))
+                yield first, lines, chunk
+                first += lines
 
     def _records(self, first: int, chunk: bytes, limit: int | None = None) -> list[dict[str, Any]]:
         """Objects of some lines; empty lines only at the end of the file, so that rows and lines count alike."""
@@ -98,10 +95,9 @@ class JsonLinesReader(Reader):
         return records
 
 
-def _arrow(chunk: bytes, schema: Any) -> Any:
+def _arrow(chunk: bytes, lines: int, schema: Any) -> Any:
     """Lines of plain values, read by Arrow; None where it cannot, or where a line might not be one object."""
-    lines = chunk.count(b"\n") + (not chunk.endswith(b"\n"))
-    if chunk.count(b"\n{") + chunk.startswith(b"{") != lines:
+    if not chunk.startswith(b"{") or _NO_OBJECT.search(chunk):
         return None
     for parts in (_PARTS, 1):  # a row that is longer than a part needs the whole block
         try:

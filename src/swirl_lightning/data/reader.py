@@ -16,6 +16,7 @@ from swirl_lightning.data.report import Report
 from swirl_lightning.data.rows import Rows
 from swirl_lightning.data.sources import PathLike, items
 from swirl_lightning.data.spool import Spool
+from swirl_lightning.data.video import VideoOptions
 from swirl_lightning.types import Transition, UnlabelledPair
 
 __all__ = ["Columns", "DataError", "TransitionTable", "read_transitions", "unlabelled"]
@@ -96,6 +97,7 @@ def read_transitions(
     action_pattern: str | None = None,
     stride: int = 1,
     min_change: float = 0.0,
+    video: VideoOptions | None = None,
 ) -> TransitionTable:
     """Reads files, folders or data sets as pairs of states, with the actions between them where there are any.
 
@@ -112,6 +114,7 @@ def read_transitions(
         action_pattern: regular expression with one group, the action within what the action's column holds.
         stride: of states in a row without actions: steps between the two states of a pair.
         min_change: leave out pairs of which a smaller share changes; anything above 0 leaves out equal ones.
+        video: which frames of a video become pairs.
 
     Returns:
         The transitions, with a report of what was found and left out.
@@ -120,7 +123,7 @@ def read_transitions(
         FileNotFoundError: if there is no such file.
         DataError: naming file, line and field of what is wrong.
     """
-    return read_mapped(path, Mapping(columns or {}, actions, action_pattern, stride, min_change))
+    return read_mapped(path, Mapping(columns or {}, actions, action_pattern, stride, min_change, video or VideoOptions()))
 
 
 def read_mapped(path: PathLike, mapping: Mapping) -> TransitionTable:

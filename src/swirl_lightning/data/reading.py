@@ -16,11 +16,13 @@ from swirl_lightning.data.columns import MAPPED, Columns, DataError
 from swirl_lightning.data.formats import CsvReader, DatasetReader, ParquetReader, Reader
 from swirl_lightning.data.json_files import JsonLinesReader, JsonReader, one_object_a_line
 from swirl_lightning.data.pairing import Pairing
+from swirl_lightning.data.pictures import ImagesReader, VideoReader
 from swirl_lightning.data.report import Report
 from swirl_lightning.data.shapes import Shape, find_shape
 from swirl_lightning.data.sources import Item
 from swirl_lightning.data.transform import Transform
 from swirl_lightning.data.values import Texts
+from swirl_lightning.data.video import VideoOptions
 
 NO_OPS = "no-ops (the next state is the state)"
 UNCHANGED = "pairs left out that change less than data.min_change"
@@ -31,6 +33,7 @@ _READERS: dict[str, type[Reader]] = {
     "tsv": CsvReader,
     "jsonl": JsonLinesReader,
     "json": JsonReader,
+    "images": ImagesReader,
 }
 _COLUMNS = ("state", "next_state", "action", "context", "episode", "step", "split", "row")
 
@@ -44,6 +47,7 @@ class Mapping:
     action_pattern: str | None = None
     stride: int = 1
     min_change: float = 0.0
+    video: VideoOptions = field(default_factory=VideoOptions)
 
     def __post_init__(self) -> None:
         """Refuse options that cannot be."""
@@ -88,12 +92,13 @@ class Reading:
         Raises:
             DataError: naming file, row and column of what is wrong.
         """
-        source = _reader(item)
-        shape = find_shape(source, self.mapping.columns, actions=self.mapping.actions)
+        source = self._reader(item)
+        columns = {} if item.kind in ("images", "video") else self.mapping.columns
+        shape = find_shape(source, columns, actions=self.mapping.actions)
         self._readers.append(source)
         self._begins.append(self._rows)
         if shape is None:
-            self.report.counts["empty files"] += 1
+            self.report.counts["files without a row"] += 1
             return
         self._like_the_first(source, shape)
         self.own_episodes |= bool(shape.paths["episode"])
@@ -174,7 +179,7 @@ class Reading:
             return
         name, first = self._first
         for one, other, lacking, there in ((first, shape, source.item.name, name), (shape, first, name, source.item.name)):
-            for wanted in (key for key in MAPPED if key in one.found - other.found):
+            for wanted in sorted(one.found - other.found, key=MAPPED.index):
                 raise DataError(
                     f"{lacking}: column {one.name(wanted)!r} (field {wanted!r}) is missing; there are: {other.there}. {there} "
                     "has it: write the same columns in every file, null where there is no value, or give state-only files as "
@@ -197,9 +202,9 @@ class Reading:
                     f"{self._image[1]} is"
                 )
 
-
-def _reader(item: Item) -> Reader:
-    """What reads an item."""
-    if item.kind == "json" and one_object_a_line(item):
-        return JsonLinesReader(item)
-    return _READERS[item.kind](item)
+    def _reader(self, item: Item) -> Reader:
+        if item.kind == "video":
+            return VideoReader(item, self.mapping.video, self.report)
+        if item.kind == "json" and one_object_a_line(item):
+            return JsonLinesReader(item)
+        return _READERS[item.kind](item)

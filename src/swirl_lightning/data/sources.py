@@ -65,7 +65,7 @@ def items(path: PathLike, *, streaming: bool = False) -> tuple[list[Item], list[
             found += more
             others += beside
     if not found:
-        raise FileNotFoundError(f"data.path: an empty list of files: {path!r}")
+        raise FileNotFoundError(f"data: an empty list of files: {path!r}")
     return found, others
 
 
@@ -89,7 +89,7 @@ def _local(path: Path) -> tuple[list[Item], list[str]]:
         if found:
             return found + (_as_items(files, path) if files else []), others
     if not files:
-        raise FileNotFoundError(f"data.path: '{path}' matches no file; it may be {_KNOWN}")
+        raise FileNotFoundError(f"data: '{path}' matches no file; it may be {_KNOWN}")
     return _as_items(files, path), others
 
 
@@ -109,11 +109,11 @@ def _folder(folder: Path) -> tuple[list[Path], list[str]]:
             files.setdefault(kind, []).append(file)
     if len(files) > 1:
         raise DataError(
-            f"data.path: {folder} holds files of several kinds ({', '.join(sorted(files))}); name one kind, "
+            f"data: {folder} holds files of several kinds ({', '.join(sorted(files))}); name one kind, "
             f"e.g. {folder / ('**/*' + next(iter(files.values()))[0].suffix)}"
         )
     if not files:
-        raise FileNotFoundError(f"data.path: '{folder}' matches no data file ({_KNOWN}); there are: {listed(others)}")
+        raise FileNotFoundError(f"data: '{folder}' matches no data file ({_KNOWN}); there are: {listed(others)}")
     return next(iter(files.values())), others
 
 
@@ -135,7 +135,7 @@ def _as_items(files: Sequence[Path], path: Path) -> list[Item]:
     for file in files:
         kind = kind_of(file)
         if kind is None:
-            raise DataError(f"data.path: {file} is no data file; it may be {_KNOWN}")
+            raise DataError(f"data: {file} is no data file; it may be {_KNOWN}")
         if kind == "images":
             pictures.setdefault(file.parent, []).append(file)
         else:
@@ -163,7 +163,7 @@ def _hub(path: str, streaming: bool) -> list[Item]:
 
     repository, *suffix = path.removeprefix(HUB).split(":")
     if len(suffix) > 2:
-        raise DataError(f"data.path: {path!r}; write {HUB}owner/name, {HUB}owner/name:split or {HUB}owner/name:config:split")
+        raise DataError(f"data: {path!r}; write {HUB}owner/name, {HUB}owner/name:split or {HUB}owner/name:config:split")
     config, split = (suffix[0], suffix[1]) if len(suffix) == 2 else (None, suffix[0] if suffix else None)
     loaded = datasets.load_dataset(repository, config or None, split=split or None, streaming=streaming)
     return list(_parts(loaded, path, path))

@@ -54,7 +54,7 @@ class Transform:
 
     def _column(self, block: Block, path: str) -> Any:
         if block.table is not None and path in block.table.column_names:
-            return block.table.column(path).combine_chunks()
+            return block.table.column(path)
         return [self._lookup(record, path, row) for row, record in enumerate(block.records, block.first)]
 
     def _lookup(self, record: Any, path: str, row: int) -> Any:
@@ -156,18 +156,14 @@ class Transform:
         if steps and steps[0].null_count:
             self._missing("step", steps[0], where)
         split = made("split", as_names)
-        fields["split"] = split[0] if split else pa.array([self.reader.item.split] * size, pa.large_string())
+        fields["split"] = split[0] if split else pa.repeat(pa.scalar(self.reader.item.split, pa.large_string()), size)
         if "next_state" not in fields:
             fields["done"] = pa.array(done)
         return pa.table({**fields, "row": pa.array(rows)})
 
     def _missing(self, field: str, array: Any, where: Callable[[int], str]) -> NoReturn:
         row = array.is_null().index(pa.scalar(True)).as_py()
-        hint = (
-            "; an empty cell says so, and quotes around nothing an empty text"
-            if self.reader.item.kind in ("csv", "tsv")
-            else ""
-        )
+        hint = '; an empty text is written as "" there' if self.reader.item.kind in ("csv", "tsv") else ""
         name = self.shape.name(field)
         named = f" (column {name!r})" if name != field else ""
         raise DataError(f"{where(row)}: field {field!r} is missing{named}{hint}")
@@ -198,7 +194,7 @@ class Transform:
 
 def _joined(parts: Sequence[Any], separator: str, nulls: str, size: int) -> Any:
     if not parts:
-        return pa.array([""] * size, pa.large_string())
+        return pa.repeat(pa.scalar("", pa.large_string()), size)
     if len(parts) == 1:
         return parts[0] if nulls == "emit_null" else pc.fill_null(parts[0], "")
     return pc.binary_join_element_wise(*parts, pa.scalar(separator, pa.large_string()), null_handling=nulls)

@@ -194,8 +194,6 @@ def as_names(field: str, name: str, values: Any, where: Where) -> Any:
 
 def _decoded(values: Any) -> Any:
     """Without dictionary encoding, and the bytes alone of an Image feature of `datasets`."""
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0:
