@@ -6,7 +6,7 @@ row of its own, every row a forward pass of its own, and gradients add up by `ba
 
 Left out: speed (shared prefixes, packed rows, key-value caches, more than one process), other worlds (images, constraints,
 prompts that are too long, several wordings, chat templates), other ways to draw (top-k, top-p) and to train (shared weights,
-adapters, replay, several passes over one rollout), and what makes a run survive (checkpoints, validation, checks of numbers).
+adapters, replay, several passes over a rollout, leaving out answers that were cut), and what makes a run survive.
 
     swirl record doorkey --out data/doorkey
     swirl init --data data/doorkey --out runs/model
@@ -153,11 +153,9 @@ def swirl(
     fwm = warm_up(copy.deepcopy(base).train(), Language(tokenizer), labelled, settings)
     run = Run(fwm, idm := copy.deepcopy(fwm), Language(tokenizer), settings)  # one model learned both tasks
     yield "warm-up", fwm, idm
-    phases = [  # in each, the policy learns and the other model, frozen, judges
-        (phase_one, fwm, settings.optimizer(fwm.parameters(), lr=settings.learning_rate)),
-        (phase_two, idm, settings.optimizer(idm.parameters(), lr=settings.learning_rate)),
-    ]
-    for epoch, (phase, policy, optimizer) in enumerate(phases * settings.iterations, start=len(labelled)):
+    phases = [(phase_one, fwm), (phase_two, idm)]  # the policy of each learns; the other model, frozen, judges
+    for epoch, (phase, policy) in enumerate(phases * settings.iterations, start=len(labelled)):
+        optimizer = settings.optimizer(policy.parameters(), lr=settings.learning_rate)
         reference = copy.deepcopy(policy).eval()  # the policy as it stands when the iteration begins
         for done, batch in enumerate(batches := state_only(epoch)):
             for pair in batch:
@@ -236,8 +234,8 @@ def step(optimizer: Optimizer, model: PreTrainedModel, done: float, settings: Se
 
 
 def main(model: str, data: str, size: int = 8) -> None:
-    """The first half of the recorded transitions keep their actions."""
-    rows = [row for file in sorted(Path(data).glob("*.parquet")) for row in read_table(file).to_pylist()]
+    """Trains on a few recorded transitions, as this is slow; the first half of them keep their actions."""
+    rows = [row for file in sorted(Path(data).glob("*.parquet")) for row in read_table(file).to_pylist()][:64]
     pairs, half = [Pair(row["state"], row["next_state"], row["action"]) for row in rows], len(rows) // 2
     labelled = [pairs[i : i + size] for i in range(0, half, size)]
     state_only = [[replace(pair, action="") for pair in pairs[i : i + size]] for i in range(half, len(pairs), size)]

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from swirl_lightning.cli import main, run_trainer
+from swirl_lightning.cli import main
+from swirl_lightning.fit import run_trainer
 
 
 def test_validate_test_and_predict_read_a_checkpoint(config, tmp_path, monkeypatch):

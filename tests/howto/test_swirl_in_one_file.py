@@ -14,7 +14,7 @@ from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.algorithm.objectives import GrpoConfig
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
-from swirl_lightning.commands.init import train_tokenizer
+from swirl_lightning.codecs.bpe import train_tokenizer
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.rollout.sampling import row_noise
 from swirl_lightning.types import Phase, Role, SamplingParams, Transition
@@ -42,8 +42,11 @@ def world(tmp_path_factory):
     (folder / "log.jsonl").write_text("".join(json.dumps({f: getattr(row, f) for f in fields}) + "\n" for row in rows))
     tokenizer = train_tokenizer(rows, 280)
     tokenizer.save_pretrained(folder)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=1, max_position_embeddings=96, **sizes).save_pretrained(folder)
+    LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=1, max_position_embeddings=96, **sizes, **ids).save_pretrained(
+        folder
+    )
     assert AutoConfig.from_pretrained(folder).model_type == "llama"
     return folder
 
@@ -71,13 +74,13 @@ class Watch(L.Callback):
 
 def test_both_train_the_same_weights(world, tmp_path):
     optimizer = partial(OPTIMIZER, lr=RATE)
-    watch = Watch()
+    watch, role = Watch(), {"group_size": 3, "grpo": GrpoConfig(beta=BETA), "truncated": "reward"}
     module = SwirlModule(
         WorldModelConfig(str(world), dtype="float32", seed=1),
         max_prompt_tokens=64,
         schedule=PhaseSchedule(warmup_epochs=2, iterations=2),
-        fwm=RoleSettings(SamplingParams(max_new_tokens=12), group_size=3, grpo=GrpoConfig(beta=BETA)),
-        idm=RoleSettings(SamplingParams(max_new_tokens=8), group_size=3, grpo=GrpoConfig(beta=BETA)),
+        fwm=RoleSettings(SamplingParams(max_new_tokens=12), **role),
+        idm=RoleSettings(SamplingParams(max_new_tokens=8), **role),
         warmup_optimizer=optimizer,
         fwm_optimizer=optimizer,
         idm_optimizer=optimizer,

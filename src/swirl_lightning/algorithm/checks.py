@@ -17,6 +17,8 @@ from swirl_lightning.types import Role, ScoredRow, Splits, Transition
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.prompts import PromptBuilder
 
+MOST_PROMPT_TOKENS = 4096  # where the model has room for more
+
 
 def check_settings(world_model: WorldModelConfig, schedule: PhaseSchedule, idm: RoleSettings, warmup: str) -> None:
     """Settings of the module must go together.
@@ -31,6 +33,28 @@ def check_settings(world_model: WorldModelConfig, schedule: PhaseSchedule, idm: 
             f"world_model.idm_base={world_model.idm_base!r} would be overwritten: a joint warm-up trains one model and "
             "copies it into both roles; set model.warmup to each, or schedule.warmup_epochs to 0"
         )
+
+
+def prompt_room(model: PreTrainedModel, roles: Mapping[Role, RoleSettings]) -> int:
+    """Most tokens of a prompt that leave the longest completion its room.
+
+    Args:
+        model: a causal LM of the pair.
+        roles: with the lengths of completions.
+
+    Raises:
+        ValueError: if completions alone fill the model's positions.
+    """
+    limit = _positions(model)
+    longest = max(settings.sampling.max_new_tokens for settings in roles.values())
+    if limit is not None and longest >= limit:
+        raise ValueError(f"sampling.max_new_tokens={longest} leaves no room for a prompt: the model has {limit} positions")
+    return MOST_PROMPT_TOKENS if limit is None else min(MOST_PROMPT_TOKENS, limit - longest)
+
+
+def _positions(model: PreTrainedModel) -> int | None:
+    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limit
 
 
 def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: Mapping[Role, RoleSettings]) -> None:
@@ -51,7 +75,7 @@ def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: 
             f"the codec has {prompts.codec.vocab_size} token ids but model {base!r} only "
             f"{embeddings} embeddings: they do not belong together"
         )
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = _positions(model)
     for role, settings in roles.items():
         room = settings.sampling.max_new_tokens
         if limit is not None and prompts.max_prompt_tokens + room > limit:
@@ -119,25 +143,33 @@ def check_texts(labelled: Sequence[Transition], codec: Codec) -> None:
         )
 
 
-def check_trainer(trainer: Trainer, splits: Splits, policies: Iterable[Role], roles: Mapping[Role, RoleSettings]) -> None:
-    """A trainer that fits must reload its data every epoch, and have labelled data where they are replayed.
+def check_replay(splits: Splits, policies: Iterable[Role], roles: Mapping[Role, RoleSettings]) -> None:
+    """What is replayed must be there.
 
     Args:
-        trainer: the Lightning trainer.
-        splits: of its data.
+        splits: of the data.
         policies: roles that some phase trains.
         roles: their settings.
 
     Raises:
         ValueError: naming the setting to change.
     """
-    if (reload := trainer.reload_dataloaders_every_n_epochs) != 1:  # type: ignore[attr-defined]
-        raise ValueError(
-            "SWIRL phases read different data: set Trainer(reload_dataloaders_every_n_epochs=1) "
-            f"(`swirl fit` does), got {reload}"
-        )
     for role in policies:
         if roles[role].replay_weight and not splits.replay_batch_size:
             raise ValueError(
                 f"{role.value}.replay_weight is set, but there is nothing to replay: set data.replay_batch_size, now 0"
             )
+
+
+def suit_trainer(trainer: Trainer, schedule: PhaseSchedule) -> None:
+    """Makes any trainer one for phases: they read different data, and a run ends with its schedule.
+
+    Args:
+        trainer: gets its data anew at every epoch, and at most the schedule's number of epochs; -1 stays without a limit, and
+            repeats the schedule's last iteration.
+        schedule: of the run.
+    """
+    trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
+    if (trainer.max_epochs or 0) > schedule.total_epochs:
+        trainer.fit_loop.max_epochs = schedule.total_epochs
+        rank_zero_info(f"the run has the {schedule.total_epochs} epochs of its schedule")

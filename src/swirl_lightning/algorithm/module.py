@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from typing_extensions import override
 
-from swirl_lightning.algorithm.checks import check_fit, check_lengths, check_numbers, check_settings, check_texts, check_trainer
+from swirl_lightning.algorithm import checks
 from swirl_lightning.algorithm.optimizers import PhaseLR, adamw, warn_of_lost_updates
 from swirl_lightning.algorithm.phase_log import COUNT, summary, write_sample
 from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
@@ -35,7 +35,7 @@ from swirl_lightning.types import Batch, EpochPlan, Phase, Role, RunData, Splits
 from swirl_lightning.world_model.inference import Inference
 from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.new import NewModel, check_made_from, identity
-from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
+from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig, WorldModelLike
 from swirl_lightning.world_model.prompts import PromptBuilder, PromptTemplates
 
 _OPTIMIZERS: dict[str, int] = {Phase.WARMUP: 0, Phase.FWM: 1, Phase.PSEUDO: 1, Phase.IDM: 2}
@@ -48,10 +48,11 @@ class SwirlModule(L.LightningModule):
     IDM judges) and Phase II (IDM is the policy, the frozen FWM judges).
 
     Args:
-        world_model: the pair and its storage.
+        world_model: the pair and its storage; in Python also the base model alone, a hub name or local folder.
         tokenizer: hub name or local folder; None takes the base model's.
         prompts: wordings of both roles.
-        max_prompt_tokens: longer prompts lose the middle of their states, never the action.
+        max_prompt_tokens: longer prompts lose the middle of their states, never the action. None is what the model's positions
+            leave beside the longest completion, 4096 at most.
         schedule: phases by epoch.
         fwm: settings of the forward world model as policy.
         idm: settings of the inverse dynamics model as policy.
@@ -75,10 +76,10 @@ class SwirlModule(L.LightningModule):
 
     def __init__(
         self,
-        world_model: WorldModelConfig,
+        world_model: WorldModelLike,
         tokenizer: str | None = None,
         prompts: PromptTemplates = PromptTemplates(),  # noqa: B008  # frozen
-        max_prompt_tokens: int = 4096,
+        max_prompt_tokens: int | None = None,
         schedule: PhaseSchedule = PhaseSchedule(),  # noqa: B008  # frozen
         fwm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
         idm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
@@ -97,8 +98,9 @@ class SwirlModule(L.LightningModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        world_model = WorldModelConfig(world_model) if isinstance(world_model, str) else world_model
         self.automatic_optimization = False
-        check_settings(world_model, schedule, idm, warmup)
+        checks.check_settings(world_model, schedule, idm, warmup)
         self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
         self.warmup_idm_weight, self.warmup_until = warmup_idm_weight, check_thresholds(warmup_until)
         self.roles = {Role.FWM: fwm, Role.IDM: idm}
@@ -125,7 +127,7 @@ class SwirlModule(L.LightningModule):
         tokenizer, templates, max_prompt_tokens = self._wording
         self.world_model_config = replace(self.world_model_config, base=base)
         self.codec = load_codec(tokenizer or base, stop_ids=known_stops(base), **templates.speech)
-        self.prompts = PromptBuilder(self.codec, templates, max_prompt_tokens)
+        self.prompts = PromptBuilder(self.codec, templates, max_prompt_tokens or checks.MOST_PROMPT_TOKENS)
 
     @override
     def configure_model(self) -> None:
@@ -133,12 +135,14 @@ class SwirlModule(L.LightningModule):
             return
         self.world_model = WorldModel(
             self.world_model_config,
-            reference=any(self.roles[role].grpo.beta > 0 for role in self._policies()),
+            reference=any(self.roles[role].grpo.beta > 0 for role in self.schedule.policies),
             judge=self.schedule.iterations > 0,
             sharding=sharding_of(self.trainer if self._trainer else None),
         )
         with self.world_model.use(Role.FWM) as model:
-            check_fit(model, self.world_model_config.base_name, self.prompts, self.roles)
+            if self._wording[2] is None:
+                self.prompts = replace(self.prompts, max_prompt_tokens=checks.prompt_room(model, self.roles))
+            checks.check_fit(model, self.world_model_config.base_name, self.prompts, self.roles)
         self.inference = Inference(
             self.world_model,
             self.prompts,
@@ -162,10 +166,6 @@ class SwirlModule(L.LightningModule):
             warmup_idm_weight=self.warmup_idm_weight,
             pseudo_temperature=self.pseudo_temperature,
         )
-
-    def _policies(self) -> set[Role]:
-        """Roles that some GRPO phase trains."""
-        return {Role(phase.value) for phase in self.phases & {Phase.FWM, Phase.IDM}}
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -220,16 +220,17 @@ class SwirlModule(L.LightningModule):
         if isinstance(new := self.world_model_config.base, NewModel):
             self.take_base(new.for_run(self.trainer, self.splits if stage == "fit" else None))
         if stage == "fit":
-            check_trainer(self.trainer, self.splits, self._policies(), self.roles)
+            checks.check_replay(self.splits, self.schedule.policies, self.roles)
+            checks.suit_trainer(self.trainer, self.schedule)
         check_strategy(self.trainer.strategy)
 
     @override
     def on_fit_start(self) -> None:
-        check_numbers(self.world_model)
+        checks.check_numbers(self.world_model)
         for rows in (self.splits.labelled, self.splits.unlabelled, self.splits.val, self.splits.test):
             self.codec.prepare(state for row in rows for state in (row.state, row.next_state))
-        check_texts(self.splits.labelled, self.codec)
-        check_lengths(self.splits.labelled, self.roles, lambda role, row: self.steps.row(role, row, self.current_epoch))
+        checks.check_texts(self.splits.labelled, self.codec)
+        checks.check_lengths(self.splits.labelled, self.roles, lambda role, row: self.steps.row(role, row, self.current_epoch))
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -239,8 +240,8 @@ class SwirlModule(L.LightningModule):
             self.world_model.start_joint_warmup()
         if phase is not Phase.WARMUP:
             self.world_model.freeze_judge()
-        if phase in (Phase.FWM, Phase.IDM) and self._takes_snapshot(epoch):
-            self.world_model.snapshot(Role(phase.value))
+        if phase in (Phase.FWM, Phase.IDM):
+            self.world_model.snapshot(Role(phase.value), starts_iteration=self.schedule.starts_iteration(epoch))
         scheduler = self.lr_schedulers()[_OPTIMIZERS[phase]]  # type: ignore[index]
         first_warmup = phase is Phase.WARMUP and epoch == 0
         if isinstance(scheduler, PhaseLR) and (phase is not Phase.WARMUP or first_warmup):
@@ -256,29 +257,21 @@ class SwirlModule(L.LightningModule):
         # phases of the paper are separate runs: moments start anew as the learning rate does, and take no memory meanwhile
         self.optimizers(use_pl_optimizer=False)[_OPTIMIZERS[self.phase]].state.clear()  # type: ignore[index]
 
-    def _takes_snapshot(self, epoch: int) -> bool:
-        """The reference is the policy as it stood when the iteration began.
-
-        Stored apart, a role does not change before its own phase, so its phase's start is the iteration's start. With
-        shared weights Phase I has already moved them, so the snapshot is taken at the iteration's first phase only.
-        """
-        return self.world_model.config.storage != "shared" or self.schedule.starts_iteration(epoch)
-
     # ------------------------------------------------------------------ training
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase, started = self.phase, time.perf_counter()
-        self._batch, self._skipped_parts = batch, 0
+        self._batch, self._skipped_parts, epoch = batch, 0, self.current_epoch
         # dropout draws from the global generator: from now on what it draws depends on the step only, resumed or not
-        torch.manual_seed(seeded_generator(self.run_seed, self.current_epoch, batch_idx, self.global_rank).initial_seed())
+        torch.manual_seed(seeded_generator(self.run_seed, epoch, batch_idx, self.global_rank).initial_seed())
         try:
             if phase is Phase.WARMUP:
-                sums = self.steps.warm_up(batch, self.current_epoch)
+                sums = self.steps.warm_up(batch, epoch)
             elif phase is Phase.PSEUDO:
-                sums = self.steps.pseudo(batch, self.current_epoch)
+                sums = self.steps.pseudo(batch, epoch)
             else:
-                self.last_experience, sums = self.steps.swirl(Role(phase.value), batch, self.current_epoch)
+                self.last_experience, sums = self.steps.swirl(Role(phase.value), batch, epoch)
         except NonFiniteRewardError as error:
             self._write_sample(error.sample)
             raise
@@ -287,8 +280,7 @@ class SwirlModule(L.LightningModule):
         values = summary(add_over_ranks(sums)) | self._step_values
         if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until:
             values |= self._maybe_end_warmup(self.warmup_until)
-        epoch, at = self.current_epoch, self.global_step
-        self.place = {"phase": phase.value, "iteration": self.iteration, "epoch": epoch, "global_step": at}
+        self.place = {"phase": phase.value, "iteration": self.iteration, "epoch": epoch, "global_step": self.global_step}
         values["iteration"] = float(self.iteration)
         self.generated_tokens += int(values.get("generated_tokens", 0))
         self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from swirl_lightning.types import Phase
+from swirl_lightning.types import Phase, Role
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class PhaseSchedule:
         """Every phase that some epoch belongs to."""
         warmup = {Phase.WARMUP} if self.warmup_epochs else set()
         return frozenset(warmup | {Phase(name) for name in self.order if self.iterations})
+
+    @property
+    def policies(self) -> frozenset[Role]:
+        """Roles that some GRPO phase trains."""
+        return frozenset(Role(phase.value) for phase in self.phases & {Phase.FWM, Phase.IDM})
 
     def phase(self, epoch: int) -> Phase:
         """Phase of an epoch; epochs past the end repeat the order."""

@@ -32,15 +32,15 @@ def main(argv: Sequence[str]) -> int:
             parser.link_arguments("data.tile", "model.tile")
 
         def instantiate_trainer(self, **kwargs: Any) -> Any:
-            out = self._get(self.config, "out")
-            if self._get(self.config, "trainer.logger") in (None, True):
-                kwargs.setdefault("logger", TensorBoardLogger(out, name="", version="log"))
+            settings = self.config["fit"]
+            if settings.trainer.logger in (None, True):
+                kwargs.setdefault("logger", TensorBoardLogger(settings.out, name="", version="log"))
             return super().instantiate_trainer(**kwargs)
 
         def after_fit(self) -> None:
             if not self.trainer.is_global_zero:
                 return
-            out, module = Path(self._get(self.config, "out")), self.model
+            out, module = Path(self.config["fit"].out), self.model
             assert isinstance(module, CodecModule)
             measured = {
                 name.removeprefix("val/"): round(float(value), 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -81,6 +81,12 @@ class WorldModelConfig:
         if isinstance(self.base, NewModel):
             raise RuntimeError("world_model.base describes a new model, which is made when a trainer sets up the module")
         return self.base
+
+
+if TYPE_CHECKING:
+    WorldModelLike: TypeAlias = WorldModelConfig | str  # the base alone
+else:
+    WorldModelLike = WorldModelConfig  # of a union, a command line would not show the options
 
 
 class WorldModel(nn.Module):
@@ -273,9 +279,17 @@ class WorldModel(nn.Module):
                 raise ValueError(f"cannot copy {source} into {target}: {other} {tuple(from_.shape)} is not {name}")
             to.copy_(from_)
 
-    def snapshot(self, role: Role) -> None:
-        """Makes the reference policy what ``role`` is now (arXiv:2602.06130, Algorithm 1)."""
-        if self.has_reference:
+    def snapshot(self, role: Role, *, starts_iteration: bool = True) -> None:
+        """Makes the reference the policy as it stood when the iteration began (arXiv:2602.06130, Algorithm 1).
+
+        Stored apart, a role does not change before its own phase, so its phase's start is the iteration's start. With
+        shared weights Phase I has already moved them, so the snapshot is taken at the iteration's first phase only.
+
+        Args:
+            role: the policy of the phase that begins.
+            starts_iteration: whether the phase is the iteration's first.
+        """
+        if self.has_reference and (starts_iteration or self.config.storage != "shared"):
             self.copy(role, REFERENCE)
 
     def freeze_judge(self) -> None:

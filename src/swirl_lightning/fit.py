@@ -1,0 +1,129 @@
+"""``swirl fit``, ``validate``, ``test`` and ``predict``: LightningCLI with a run folder and safe checkpoints."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+import swirl_lightning.environments  # short class names in YAML: the classes must be imported
+from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.callbacks import PhaseFreezing, Preemption, RunCheckpoint
+from swirl_lightning.data import TransitionDataModule
+from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
+from swirl_lightning.distributed.strategies import ShardedStrategy, register
+from swirl_lightning.files import set_earlier_run_apart
+from swirl_lightning.world_model.precision import of_trainer
+
+assert swirl_lightning.environments
+_EXPECTED_WARNINGS = (
+    ".*in eval mode at the start of training",  # the module sets the mode of each model when it uses it
+    ".*Using ModelCheckpoint with manual optimization",  # checkpoints are meant to hold the state after the step
+    ".*does not have many workers",  # batches are Python objects that are there already
+    ".*You defined a `validation_step` but have no `val_dataloader`",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+    ".*The number of training batches .* is smaller than the logging interval",
+    ".*`max_epochs` was not set",  # the module's schedule says how many
+    "LightningCLI's args parameter is intended to run from within Python",  # `swirl` hands its own arguments on
+)
+
+
+class SwirlCLI(LightningCLI):
+    """LightningCLI with a run folder and safe checkpoints."""
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir",
+            type=str,
+            default="runs/default",
+            help="folder of checkpoints, metrics, samples, TensorBoard",
+        )
+        parser.add_lightning_class_args(PhaseFreezing, "freezing")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+
+    @property
+    def settings(self) -> Any:
+        """Options of the subcommand."""
+        return self.config[self.subcommand] if self.subcommand else self.config
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        config = self.settings
+        if config.trainer.default_root_dir is None:
+            config.trainer.default_root_dir = config.run_dir
+        if (asked := config.trainer.precision) is not None:
+            models, config.trainer.precision = config.model.world_model, None
+            models.dtype, models.compute_dtype = of_trainer(asked, models.dtype, models.compute_dtype)
+        folder = Path(config.checkpoint.dirpath or Path(config.run_dir) / "checkpoints")
+        config.ckpt_path = _checkpoint(folder, config.ckpt_path, str(self.subcommand))
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        settings = self.settings.trainer
+        if settings.logger in (None, True):
+            kwargs.setdefault("logger", TensorBoardLogger(self.settings.run_dir, name="", version=""))
+        if not settings.plugins:
+            kwargs.setdefault("plugins", [AtomicCheckpointIO()])
+        if settings.strategy == "fsdp":  # Lightning refuses the name off CUDA, and means FSDP1
+            kwargs["strategy"] = ShardedStrategy()
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]
+        return trainer
+
+    def before_fit(self) -> None:
+        """Sets an earlier run in the run folder apart, unless this one goes on with it."""
+        if self.settings.ckpt_path is not None or not self.trainer.is_global_zero:
+            return
+        run_dir, model = Path(self.settings.run_dir), self.model.world_model_config
+        named = [name for name in (model.base, model.idm_base) if isinstance(name, str)]
+        if (apart := set_earlier_run_apart(run_dir, named)) is not None:
+            last = apart / "checkpoints" / "last.ckpt"
+            rank_zero_info(f"{run_dir} held an earlier run, which is in {apart} now; --ckpt_path {last} goes on with it")
+
+
+def run_trainer(arguments: Sequence[str]) -> SwirlCLI:
+    """Runs one of LightningCLI's commands: its name and options."""
+    for known in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=known)
+    register()
+    return SwirlCLI(
+        SwirlModule,
+        TransitionDataModule,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_callback=SaveConfigCallback if arguments[0] == "fit" else None,  # a run's is not that of its evaluation
+        save_config_kwargs={"overwrite": True},
+        args=list(arguments),
+    )
+
+
+def _checkpoint(folder: Path, given: str | None, command: str) -> str | None:
+    """What a command loads: what it was given, or the last checkpoint where a run is evaluated or started again.
+
+    Raises:
+        FileNotFoundError: if there is nothing to evaluate; untrained weights are not, by mistake.
+    """
+    if command == "fit":
+        return "last" if given is None and _started_again() else given
+    if given not in (None, "last"):
+        return given
+    if not (last := folder / "last.ckpt").exists():
+        raise FileNotFoundError(
+            f"swirl {command} evaluates what a run has trained, and {last} does not exist: give the --run_dir of a run, or "
+            "--ckpt_path"
+        )
+    return str(last)
+
+
+def _started_again() -> bool:
+    """Whether a scheduler runs this very command again: SLURM after a requeue, torchrun after a rank died."""
+    return any(int(os.environ.get(name, "0")) > 0 for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
