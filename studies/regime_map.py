@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from swirl_lightning.commands.study import Method, Study
 
-WORLDS: dict[str, list[str]] = {
-    "plain": [],
-    "a fifth of the actions slips": ["--env.slip", "0.2"],
-    "actions in several wordings": ["--env.wording", "varied"],
+WORLDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "a fifth of the actions slips": {"slip": 0.2},
+    "actions in several wordings": {"wording": "varied"},
 }
 METHODS = [
     Method("Phase I", {"model.schedule.order": ["fwm"], "model.schedule.iterations": 1}),
@@ -35,20 +33,10 @@ EVALUATION = {"class_path": "swirl_lightning.callbacks.BenchmarkEvaluation", "in
 EXPORT = {"class_path": "swirl_lightning.callbacks.ExportModels"}
 
 
-def run_world(name: str, options: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
+def run_world(name: str, options: dict[str, Any], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Records a world, runs all its cells; a row for each warm-up and method."""
     slug = name.replace(" ", "-")
-    data, model = args.out / slug / "data", args.out / slug / "model"
-    swirl = [sys.executable, "-m", "swirl_lightning"]
-    if not data.is_dir():
-        subprocess.run(
-            [*swirl, "record", "doorkey", "--config", "configs/record/quickstart.yaml", "--out", str(data), *options],
-            check=True,
-        )
-    if not model.is_dir():
-        subprocess.run(
-            [*swirl, "init", "--config", "configs/init/quickstart.yaml", "--data", str(data), "--out", str(model)], check=True
-        )
+    data = {f"data.init_args.recorder.{option}": value for option, value in options.items()}
     rows = []
     for epochs in args.warmups:
         study = Study(
@@ -59,8 +47,8 @@ def run_world(name: str, options: list[str], args: argparse.Namespace) -> list[d
             seed_options=["seed_everything", "data.init_args.seed", "model.world_model.seed"],
             workers=args.workers,
             overrides={
-                "data.init_args.path": str(data),
-                "model.world_model.base": str(model),
+                "data.init_args.path": str(args.out / slug / "data"),
+                **data,
                 "trainer.callbacks": [EVALUATION],
             },
             warmup_overrides={

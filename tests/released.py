@@ -65,7 +65,7 @@ def task(name, actions, **changes):
 
 
 def mind2web(folder, filler):
-    """Mind2Web's training file and its three test splits, laid under ``folder`` as ``configs/record/mind2web*.yaml`` say.
+    """Mind2Web's training file and its three test splits, laid under ``folder`` as both ``mind2web.yaml`` of ``configs`` say.
 
     Pages have up to ``filler`` entries before and after the button.
     """

@@ -7,8 +7,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
 
 from swirl_lightning.distributed.parent import watch_parent
 
@@ -62,7 +60,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
-    _check_configs(arguments)
+    from swirl_lightning.commands.overlays import with_overlays
+
+    arguments = with_overlays(arguments)
     if arguments[0] in COMMANDS:
         module = importlib.import_module(COMMANDS[arguments[0]][0])
         return int(module.main(arguments[1:]))
@@ -72,24 +72,6 @@ def _dispatch(arguments: Sequence[str]) -> int:
     watch_parent()  # before seconds of imports, in which it may end
     importlib.import_module("swirl_lightning.fit").run_trainer(arguments)
     return 0
-
-
-def _check_configs(arguments: Sequence[str]) -> None:
-    """Names file and place of what is not YAML; jsonargparse names only the place.
-
-    Raises:
-        ValueError: for the first such file.
-    """
-    import yaml
-
-    files = [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
-    files += [value for name, value in pairwise(arguments) if name == "--config"]
-    for file in map(Path, files):
-        if file.is_file():  # what is missing, jsonargparse says
-            try:
-                yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise ValueError(f"{file} is not YAML: {str(error).replace(chr(10), ' ')}") from error
 
 
 def _help() -> str:

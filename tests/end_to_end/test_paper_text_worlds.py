@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from swirl_lightning.cli import main
+from swirl_lightning.commands.overlays import read_config
 from swirl_lightning.world_model.prompts import PromptTemplates
 from tests import released
 
@@ -39,7 +40,7 @@ def test_the_papers_settings(world):
     "name", ["scienceworld.yaml", "mind2web.yaml", "stabletoolbench.yaml", *(f"paper/{world}.yaml" for world in WORLDS)]
 )
 def test_prompts_have_their_slots_and_real_line_ends(name):
-    prompts = yaml.safe_load((CONFIGS / name).read_text())["model"]["prompts"]
+    prompts = read_config(CONFIGS / name)["model"]["prompts"]
     templates = PromptTemplates(**prompts)
     assert templates.chat is name.startswith("paper/")
     assert all("\n" in wording and "\\n" not in wording for wording in (*templates.fwm, *templates.idm))
@@ -54,16 +55,19 @@ def here(tmp_path, monkeypatch):
 
 
 def record(world, here):
-    """Tiny data where ``configs/paper`` expects them."""
-    if world == "scienceworld":
+    """Tiny data where ``configs/paper`` expects them; returns what a run of it must be told."""
+    if world == "scienceworld":  # without the simulator
         released.scienceworld(here / "data" / "scienceworld-paper")
-    elif world == "mind2web":
+        return {"data": "TransitionDataModule"}
+    told = {}
+    if world == "mind2web":
         released.mind2web(here, filler=1)
-        assert main(["record", "mind2web", "--config", "configs/record/mind2web-paper.yaml"]) == 0
     else:
         train, test = released.mirror_api(here)
-        options = ["--env.train", str(train), "--env.test", str(test), "--val_fraction", "0.2"]
-        assert main(["record", "stabletoolbench", "--out", "data/stabletoolbench", *options]) == 0
+        told = {"recorder.train": str(train), "recorder.test": str(test), "val_fraction": 0.2}
+    told = {f"data.init_args.{name}": value for name, value in told.items()}
+    assert main(["record", "--config", f"configs/paper/{world}.yaml", *(f"--{key}={told[key]}" for key in told)]) == 0
+    return told
 
 
 def fit(config, **changes):
@@ -71,7 +75,7 @@ def fit(config, **changes):
     short = {"trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.enable_progress_bar": False}
     short |= {"trainer.limit_train_batches": 1, "model.schedule.warmup_epochs": 1, "model.schedule.iterations": 1}
     short |= {"data.init_args.warmup_batch_size": 4, "data.init_args.batch_size": 1, "data.init_args.max_test": 2}
-    options = [f"--{key}={value}" for key, value in (short | changes).items()]
+    options = [f"--{key}={value}" for key, value in sorted((short | changes).items())]  # the class of data before its options
     assert main(["fit", "--config", config, *options]) == 0
     return [json.loads(line) for line in (Path(changes["run_dir"]) / "metrics.jsonl").read_text().splitlines()]
 
@@ -80,14 +84,14 @@ def fit(config, **changes):
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_papers_configuration_runs_with_a_tiny_model(world, here):
     """Everything as in the file but for the weights, the lengths and the number of steps."""
-    record(world, here)
+    told = record(world, here)
     path = yaml.safe_load((CONFIGS / "paper" / f"{world}.yaml").read_text())["data"]["init_args"]["path"]
     released.tiny_qwen(path, "model")
     lengths = {"max_prompt_tokens": 500, "fwm.sampling.max_new_tokens": 64, "idm.sampling.max_new_tokens": 128}
     rows = fit(
         f"configs/paper/{world}.yaml",
         run_dir="run",
-        **{"model.world_model.base": "model", "data.init_args.max_val": 2},
+        **{"model.world_model.base": "model", "data.init_args.max_val": 2, **told},
         **{f"model.{name}": value for name, value in lengths.items()},
     )
     assert {row["label"] for row in rows} == {"warmup", "swirl-1-fwm", "swirl-1-idm"}
@@ -103,11 +107,9 @@ def test_mind2web_from_the_first_lines_of_its_configurations(here):
     """The commands of docs/worlds.md on a file in the released format."""
     pytest.importorskip("ijson")
     released.mind2web(here, filler=30)
-    assert main(["record", "mind2web", "--config", "configs/record/mind2web.yaml"]) == 0
-    assert json.loads(Path("data/mind2web/manifest.json").read_text())["recorder_counts"]["state: pages cut"] > 0
-    assert main(["init", "--config", "configs/init/mind2web.yaml"]) == 0
     run = yaml.safe_load((CONFIGS / "mind2web.yaml").read_text())["run_dir"]
     rows = fit("configs/mind2web.yaml", run_dir=run)
+    assert json.loads(Path("data/mind2web/manifest.json").read_text())["recorder_counts"]["state: pages cut"] > 0
     assert list(dict.fromkeys(row["label"] for row in rows)) == ["warmup", "swirl-1-fwm", "swirl-1-idm"]
     assert {row["split"] for row in rows} == {"test"}
     assert all({"dom_edit_distance", "changed_element_f1"} <= row["fwm"].keys() & row["copy"].keys() for row in rows)
@@ -123,9 +125,7 @@ def test_stabletoolbench_from_the_first_lines_of_its_configurations(here):
         target = here / "data" / "released" / place
         target.parent.mkdir(parents=True, exist_ok=True)
         file.rename(target)
-    assert main(["record", "stabletoolbench", "--config", "configs/record/stabletoolbench.yaml", "--val_fraction", "0.2"]) == 0
-    assert main(["init", "--config", "configs/init/stabletoolbench.yaml"]) == 0
     run = yaml.safe_load((CONFIGS / "stabletoolbench.yaml").read_text())["run_dir"]
-    rows = fit("configs/stabletoolbench.yaml", run_dir=run)
+    rows = fit("configs/stabletoolbench.yaml", run_dir=run, **{"data.init_args.val_fraction": 0.2})
     assert list(dict.fromkeys(row["label"] for row in rows)) == ["warmup", "swirl-1-fwm", "swirl-1-idm"]
     assert all({"tool_bleu", "json_valid", "error_accuracy"} <= row["fwm"].keys() & row["copy"].keys() for row in rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from typing_extensions import override
 
 from swirl_lightning.data.datamodule import TransitionDataModule
@@ -39,5 +40,9 @@ class WorldDataModule(TransitionDataModule):
             ValueError: naming the options that differ, if the folder holds a recording that was made with others.
         """
         folder, splits = self.folder, Splits(self.val_fraction, self.test_fraction)
-        if not is_recorded(self.recorder, folder, splits):
-            record(self.recorder, folder, splits)
+        if is_recorded(self.recorder, folder, splits):
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):  # several runs may begin at once
+            if not is_recorded(self.recorder, folder, splits):
+                record(self.recorder, folder, splits)

@@ -1,0 +1,104 @@
+"""Configurations without repetition: a YAML file names the files that it builds on.
+
+    defaults: small.yaml            # or a list; relative to this file
+    model:
+      fwm_optimizer:
+        init_args: { lr: 2.0e-3 }   # the rest as in small.yaml
+
+What the file says comes on top of its defaults, mapping by mapping. A mapping with another ``class_path`` replaces what was
+there, as lists do; a key that ends in ``+`` appends to the list (``callbacks+``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DEFAULTS = "defaults"
+
+
+def with_overlays(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command in which every configuration that names defaults is whole.
+
+    Args:
+        arguments: of the command; ``--config FILE`` or ``--config=FILE``.
+
+    Returns:
+        The same; a file that builds on others is replaced by what they make together, as text.
+
+    Raises:
+        FileNotFoundError: if a file that is named as a default is missing.
+        ValueError: if a file is not YAML, or builds on itself.
+    """
+    resolved = list(arguments)
+    for place, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            resolved[place] = f"--config={_whole(argument.removeprefix('--config='))}"
+        elif place and arguments[place - 1] == "--config":
+            resolved[place] = _whole(argument)
+    return resolved
+
+
+def _whole(value: str) -> str:
+    if not os.path.isfile(value):  # options as text, or missing, which jsonargparse says
+        return value
+    content = _load(Path(value))
+    builds = isinstance(content, Mapping) and DEFAULTS in content
+    return yaml.safe_dump(read_config(value), sort_keys=False) if builds else value
+
+
+def read_config(file: Path | str) -> dict[str, Any]:
+    """A configuration on top of its defaults.
+
+    Args:
+        file: YAML; or YAML as text, without defaults.
+
+    Raises:
+        FileNotFoundError: if a file that is named as a default is missing.
+        ValueError: if a file is not YAML or no mapping, or builds on itself.
+    """
+    return _read(Path(file), ()) if os.path.isfile(file) else dict(yaml.safe_load(str(file)))
+
+
+def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if file.resolve() in above:
+        raise ValueError(f"{' -> '.join(map(str, (*above, file)))}: a configuration that builds on itself (defaults)")
+    content = _load(file)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{file} must hold options by name, got {type(content).__name__}")
+    own, made = dict(content), dict[str, Any]()
+    names = own.pop(DEFAULTS, [])
+    for name in [names] if isinstance(names, str) else names:
+        below = (file.parent / str(name)).resolve()
+        if not below.is_file():
+            raise FileNotFoundError(f"{file}: defaults names {name!r}, but there is no file {below}")
+        made = _on_top(made, _read(below, (*above, file.resolve())))
+    return _on_top(made, own)
+
+
+def _on_top(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(below)
+    for key, value in above.items():
+        name, known = key.removesuffix("+"), made.get(key.removesuffix("+"))
+        if name != key:
+            made[name] = [*(known or []), *value]
+        elif isinstance(value, Mapping) and isinstance(known, Mapping) and not _another_class(known, value):
+            made[key] = _on_top(known, value)
+        else:
+            made[key] = _on_top({}, value) if isinstance(value, Mapping) else value
+    return made
+
+
+def _another_class(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+    return "class_path" in above and above["class_path"] != below.get("class_path")
+
+
+def _load(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not YAML: {str(error).replace(chr(10), ' ')}") from error
