@@ -15,6 +15,7 @@ COMMANDS = {  # command: (module with main(argv), one-line help)
     "init": ("swirl_lightning.commands.init", "make a small untrained model and tokenizer for recorded transitions"),
     "codec": ("swirl_lightning.commands.codec", "train an image codec on recorded frames"),
     "extend": ("swirl_lightning.commands.extend", "give a pretrained model ids for the codes of an image codec"),
+    "inspect": ("swirl_lightning.commands.inspect", "what the models will see of some data, before anything is trained"),
     "label": ("swirl_lightning.commands.label", "write IDM actions into an unlabelled file"),
     "forecast": ("swirl_lightning.commands.forecast", "write an FWM's next states of a split, for score"),
     "imagine": ("swirl_lightning.commands.imagine", "roll a world out from a state and actions"),

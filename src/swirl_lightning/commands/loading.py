@@ -39,6 +39,32 @@ def inference_from_folders(fwm: Path | None, idm: Path | None) -> Inference:
     return Inference(WorldModel(config, reference=False), PromptBuilder(codec, templates, limit), sampling, constraints)
 
 
+def run_parser(**options: Any) -> Any:
+    """A parser of the YAML of ``swirl fit`` that makes its ``model`` and ``data``, and passes over the rest.
+
+    Args:
+        **options: of ``ArgumentParser``.
+
+    Returns:
+        ``LightningArgumentParser``.
+    """
+    from jsonargparse import ActionConfigFile
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    import swirl_lightning.environments  # short class names in YAML: the classes must be imported
+    from swirl_lightning.algorithm.module import SwirlModule
+    from swirl_lightning.data import TransitionDataModule
+
+    assert swirl_lightning.environments
+    parser = LightningArgumentParser(**options)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML of `swirl fit`; a later one changes an earlier one")
+    parser.add_lightning_class_args(SwirlModule, "model")  # type: ignore[arg-type]
+    parser.add_lightning_class_args(TransitionDataModule, "data", subclass_mode=True)
+    for name in ("trainer", "checkpoint", "freezing", "seed_everything", "run_dir", "ckpt_path", "weights_only"):
+        parser.add_argument(f"--{name}", type=Any, default=None, help="as in `swirl fit`; not used here")
+    return parser
+
+
 def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inference:
     """The models of a run with the weights of a checkpoint.
 

@@ -126,14 +126,24 @@ def read_transitions(
     return read_mapped(path, Mapping(columns or {}, actions, action_pattern, stride, min_change, video or VideoOptions()))
 
 
-def read_mapped(path: PathLike, mapping: Mapping) -> TransitionTable:
-    """As :func:`read_transitions`, with the options together."""
+def read_mapped(path: PathLike, mapping: Mapping, *, limit: int | None = None) -> TransitionTable:
+    """As :func:`read_transitions`, with the options together.
+
+    Args:
+        path: as there.
+        mapping: the options.
+        limit: read about so many rows, the first ones of every file; None for all.
+    """
     reading = Reading(mapping)
     found, others = items(path)
     pairs, states = Spool(), Spool()
     for item in found:
+        read = 0
         for table in reading.tables(item):
             (states if "done" in table.column_names else pairs).add(table)
+            read += table.num_rows
+            if limit is not None and read * len(found) >= limit:
+                break
     if (in_a_row := states.table()) is not None:
         pairing = reading.pairing()
         for table in _in_order(in_a_row):

@@ -92,7 +92,7 @@ class Reading:
         Raises:
             DataError: naming file, row and column of what is wrong.
         """
-        source = self._reader(item)
+        source = self.reader(item)
         columns = {} if item.kind in ("images", "video") else self.mapping.columns
         shape = find_shape(source, columns, actions=self.mapping.actions)
         self._readers.append(source)
@@ -202,7 +202,8 @@ class Reading:
                     f"{self._image[1]} is"
                 )
 
-    def _reader(self, item: Item) -> Reader:
+    def reader(self, item: Item) -> Reader:
+        """What reads a file or data set."""
         if item.kind == "video":
             return VideoReader(item, self.mapping.video, self.report)
         if item.kind == "json" and one_object_a_line(item):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, overload
 
+import numpy as np
 from typing_extensions import override
 
 from swirl_lightning.types import Transition, UnlabelledPair
@@ -29,7 +30,9 @@ class Rows(Sequence[RowT]):
     def __init__(self, kind: type[RowT], table: Any, indices: Sequence[int] | None = None) -> None:
         fields = PAIR_FIELDS if kind is UnlabelledPair else (*PAIR_FIELDS, "action")
         self._kind: type[RowT] = kind
-        self._table = table.select(list(fields))
+        self._fields, self._table = fields, table.select(list(fields))
+        self._batches = self._table.to_batches()
+        self._begins = np.cumsum([0, *(batch.num_rows for batch in self._batches)])[:-1]
         self._indices: Sequence[int] = range(table.num_rows) if indices is None else indices
 
     @override
@@ -65,5 +68,11 @@ class Rows(Sequence[RowT]):
         Raises:
             IndexError: if a position lies outside.
         """
-        rows = self._table.take([int(self._indices[position]) for position in positions]).to_pydict() if positions else {}
-        return [self._kind(**{name: column[i] for name, column in rows.items()}) for i in range(len(positions))]
+        rows = [int(self._indices[position]) for position in positions]
+        batches = np.searchsorted(self._begins, rows, side="right") - 1
+        return [self._row(int(batch), row) for batch, row in zip(batches, rows, strict=True)]
+
+    def _row(self, batch: int, row: int) -> RowT:
+        """One row; ``Table.take`` would copy whole columns together first, where they came in parts."""
+        columns, at = self._batches[batch].columns, row - int(self._begins[batch])
+        return self._kind(**{name: column[at].as_py() for name, column in zip(self._fields, columns, strict=True)})

@@ -96,7 +96,9 @@ class Transform:
         for field in ("next_state", "action", "step", "done", "context"):
             for path in self.shape.paths[field]:
                 value = found[path]
-                if value is None or (field in ("context", "done") and not isinstance(value, Along)):
+                if value is None or (
+                    field in ("context", "done") and not isinstance(value, list if field == "done" else Along)
+                ):
                     continue
                 found[path] = values = self._list(value, field, row)
                 if len(values) == len(states) - 1 and field in ("action", "context", "done") and not self.shape.after:

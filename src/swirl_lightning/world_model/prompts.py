@@ -16,7 +16,7 @@ from swirl_lightning.codecs.base import Codec
 from swirl_lightning.codecs.chat import ChatTemplate
 from swirl_lightning.types import Role, ScoredRow, State, Transition, UnlabelledPair
 
-_SLOT = re.compile(r"\{(context|state|action|next_state)\}")
+SLOT = re.compile(r"\{(context|state|action|next_state)\}")
 _REQUIRED = {Role.FWM: {"state", "action"}, Role.IDM: {"state", "next_state"}}
 _FORBIDDEN = {Role.FWM: {"next_state"}, Role.IDM: {"action"}}
 _LONGEST = 64  # characters of a token, at most, where only the ends of a huge text are encoded
@@ -56,7 +56,7 @@ class PromptTemplates:
             if isinstance(wordings, str) or not wordings:
                 raise ValueError(f"prompts.{role.value}: give a non-empty list of wordings, got {wordings!r}")
             for wording in wordings:
-                slots = set(_SLOT.findall(wording))
+                slots = set(SLOT.findall(wording))
                 if missing := _REQUIRED[role] - slots:
                     raise ValueError(f"prompts.{role.value}: slot {{{sorted(missing)[0]}}} is missing in {wording!r}")
                 if leaks := _FORBIDDEN[role] & slots:
@@ -175,7 +175,7 @@ class PromptBuilder:
         """The wording as literal token ids and slot names, chat markers included; cached."""
         key = (role, wording)
         if key not in self._segments:
-            parts = _SLOT.split(self.templates.of(role)[wording])  # literal, slot, literal, slot, ..., literal
+            parts = SLOT.split(self.templates.of(role)[wording])  # literal, slot, literal, slot, ..., literal
             literals, slots = parts[::2], parts[1::2]
             if self.templates.chat:
                 chat = ChatTemplate(self.codec.tokenizer, self.templates.chat_template_kwargs)
