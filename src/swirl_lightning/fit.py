@@ -17,6 +17,7 @@ from typing_extensions import override
 import swirl_lightning.environments  # short class names in YAML: the classes must be imported
 from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.callbacks import PhaseFreezing, Preemption, RunCheckpoint
+from swirl_lightning.commands.moved import with_names_of_today
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
 from swirl_lightning.distributed.strategies import ShardedStrategy, register
@@ -102,7 +103,7 @@ def run_trainer(arguments: Sequence[str]) -> SwirlCLI:
         auto_configure_optimizers=False,
         save_config_callback=SaveConfigCallback if arguments[0] == "fit" else None,  # a run's is not that of its evaluation
         save_config_kwargs={"overwrite": True},
-        args=list(arguments),
+        args=with_names_of_today(arguments),
     )
 
 

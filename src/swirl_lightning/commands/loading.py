@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from swirl_lightning.codecs import load_codec
+from swirl_lightning.commands.moved import renamed
 from swirl_lightning.conversion.export import read_recipe
 from swirl_lightning.types import Role
 from swirl_lightning.world_model import WorldModel, WorldModelConfig
@@ -86,7 +87,7 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     checkpoint = checkpoint or run_dir / "checkpoints" / "last.ckpt"
     if not checkpoint.exists():
         raise FileNotFoundError(f"checkpoint {checkpoint} does not exist")
-    config: dict[str, Any] = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    config: dict[str, Any] = renamed(yaml.safe_load(config_file.read_text(encoding="utf-8")))
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(SwirlModule, "model")  # type: ignore[arg-type]
     module = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
