@@ -26,7 +26,6 @@ MOVED = {  # module of an earlier version: where its names are now
     "swirl_lightning.data.scienceworld": "swirl_lightning.environments.text.scienceworld",
     "swirl_lightning.data.stabletoolbench": "swirl_lightning.environments.tools.stabletoolbench",
     "swirl_lightning.data.textworldexpress": "swirl_lightning.environments.text.textworldexpress",
-    "swirl_lightning.data.video": "swirl_lightning.environments.visual.video",
     "swirl_lightning.data.world_prediction": "swirl_lightning.environments.visual.world_prediction",
     "swirl_lightning.inference": "swirl_lightning.world_model.inference",
     "swirl_lightning.module": "swirl_lightning.algorithm.module",
