@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.algorithm.objectives.grpo import GrpoConfig
+from swirl_lightning.algorithm.rewards import JudgeLogprob, RewardPart
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs.constraints import RangeConstraint
@@ -121,7 +122,8 @@ def module(shape: _shapes.Shape, models: Path, token_budget: int, compile: bool)
 
     def settings(tokens: int) -> RoleSettings:
         sampling = SamplingParams(max_new_tokens=tokens, temperature=_shapes.TEMPERATURE)
-        return RoleSettings(sampling, shape.group, GrpoConfig(beta=_shapes.BETA), reward_floor=_shapes.CLAMP)
+        rewards = [RewardPart(JudgeLogprob(floor=_shapes.CLAMP))]
+        return RoleSettings(sampling, group_size=shape.group, grpo=GrpoConfig(beta=_shapes.BETA), rewards=rewards)
 
     return SwirlModule(
         WorldModelConfig(base=str(models / "fwm"), idm_base=str(models / "idm"), compile=compile),

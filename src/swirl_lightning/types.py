@@ -67,7 +67,7 @@ class Batch:
     """What one training step receives. A SWIRL phase reads ``unlabelled`` only, plus ``labelled`` where replay is on."""
 
     labelled: tuple[Transition, ...] = ()  # warm-up batches, or replay of them inside another phase
-    unlabelled: tuple[UnlabelledPair, ...] = ()  # state-only pairs, no action anywhere
+    unlabelled: tuple[UnlabelledPair, ...] = ()  # state-only pairs, no action anywhere; in a warm-up where it asks for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class EpochPlan:
 
     phase: Phase
     number: int  # epochs of its kind (warm-up, or SWIRL) that came before
+    state_only: bool = False  # whether a warm-up epoch reads state-only pairs beside its labelled transitions
     group_size: int = 1  # completions that are drawn for each pair: the dearer long states are, the more they tell ranks apart
 
 

@@ -8,6 +8,7 @@ import torch
 
 from swirl_lightning.algorithm import rollouts as lines
 from swirl_lightning.algorithm.objectives.grpo import group_advantages
+from swirl_lightning.algorithm.rewards import JudgeLogprob, RewardPart
 from swirl_lightning.algorithm.rollouts import NonFiniteRewardError, Rollouts, judge
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.types import Role, TokenScores, Trajectory, UnlabelledPair
@@ -24,7 +25,7 @@ def judgement(monkeypatch, judged=JUDGED, skip_nonfinite=False, **settings):
     drawn = Trajectory(((1,), (2,)), tokens, tokens > 0, -tokens.float(), FINISHED)
     pairs = (UnlabelledPair("a", "b"), UnlabelledPair("c", "d"))
     rollouts = Rollouts(Role.IDM, pairs, None, (("z",) * 4, ("w",) * 4), drawn, (), None, 0)
-    inference = SimpleNamespace(score_rows=lambda role, rows: given)
+    inference = SimpleNamespace(score_rows=lambda role, rows: given, codec=None)
     return judge(inference, rollouts, RoleSettings(**settings), 0, skip_nonfinite=skip_nonfinite)
 
 
@@ -39,7 +40,7 @@ def test_cut_members_are_left_out_where_two_ended(monkeypatch):
 
 @pytest.mark.parametrize(("reduce", "floor"), [("mean", -10.0), ("sum", -20.0)])
 def test_cut_members_are_worth_the_floor(monkeypatch, reduce, floor):
-    found = judgement(monkeypatch, truncated="floor", reward=reduce)
+    found = judgement(monkeypatch, truncated="floor", rewards=[RewardPart(JudgeLogprob(reduce))])
     assert (found.rewards[~FINISHED] == floor).all()
     torch.testing.assert_close(found.rewards[FINISHED], JUDGED[FINISHED] * (1 if reduce == "mean" else 2))
     assert not found.skipped.any()
@@ -54,8 +55,8 @@ def test_cut_members_are_worth_what_there_is_of_them(monkeypatch):
 def test_settings_of_cut_members_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="'reward', 'mask' or 'floor', got 'drop'"):
         RoleSettings(truncated="drop")
-    with pytest.raises(ValueError, match="needs a reward_floor"):
-        RoleSettings(truncated="floor", reward_floor=None)
+    with pytest.raises(ValueError, match="needs the floor of JudgeLogprob"):
+        RoleSettings(truncated="floor", rewards=[RewardPart(JudgeLogprob(floor=None))])
 
 
 def test_a_reward_that_is_not_finite_raises_or_leaves_its_member_out(monkeypatch):

@@ -171,6 +171,11 @@ def test_entropy_effective_number_and_agreement_by_hand():
     torch.testing.assert_close(found.entropy[0], torch.tensor(math.log(2)))
     torch.testing.assert_close(found.effective, torch.tensor([2.0, 1 / found.weights[1].square().sum().item(), 1.0]))
     assert found.agreement.tolist() == [True, False, True]
+    assert found.best.tolist() == [0, 0, 2]
+    belief = torch.tensor([[0.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 0.0]])  # the second is four nats commoner
+    believed = solve(Candidates(prior, mask, counts, prior, 0), rewards, 1.0, belief=belief)
+    assert believed.agreement.tolist() == [True, True, True]
+    assert torch.equal(believed.weights, found.weights)
     ratio = 0.25 * math.exp(3.0) / 0.75
     torch.testing.assert_close(found.weights[1, 0], torch.tensor(ratio / (1 + ratio)))
     assert found.entropy[2] == 0

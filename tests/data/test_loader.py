@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl_lightning.data.loader import EpochLoader, balanced_shares, epoch_order, expected_work
-from swirl_lightning.types import UnlabelledPair
+from swirl_lightning.data.loader import EpochLoader, Passes, balanced_shares, epoch_order, expected_work, warmup_batches
+from swirl_lightning.types import Transition, UnlabelledPair
 
 
 def loader(size, batch_size, *, epoch=0, rank=0, world_size=1):
@@ -80,3 +80,24 @@ def test_ranks_get_equal_work_where_turns_would_not_give_it():
     assert sorted(row for share in shares for row in share[0]) == list(range(8))
     assert abs(loads[0] - loads[1]) <= 10  # by turns: 325 and 50
     assert expected_work(UnlabelledPair("abc", "de", "f"), 4) == 4 + 4 * 2
+
+
+@given(st.integers(1, 9), st.integers(1, 30))
+def test_passes_over_state_only_pairs_are_endless_and_each_has_an_order_of_its_own(size, count):
+    items = list(range(size))
+    row = Passes(items, seed=3)
+    seen = [row[number] for number in range(count * size)]
+    assert all(sorted(seen[i : i + size]) == items for i in range(0, count * size, size))
+    assert [row[number] for number in reversed(range(count * size))] == seen[::-1]
+
+
+def test_ranks_share_the_state_only_pairs_beside_a_warmup_batch():
+    labelled, pairs = [Transition("a", "b", "c", step=i) for i in range(6)], Passes(list(range(10)), seed=0)
+    whole = warmup_batches(labelled, pairs, 4, 8)
+    ranks = [warmup_batches(labelled, pairs, 4, 8, rank=rank, world_size=2) for rank in range(2)]
+    for batch in range(3):
+        one = whole([0, 1], batch)
+        assert one.unlabelled == tuple(pairs[number] for number in range(8 + 4 * batch, 12 + 4 * batch))
+        assert [step.step for step in one.labelled] == [0, 1]
+        assert sorted(p for make in ranks for p in make([0], batch).unlabelled) == sorted(one.unlabelled)
+    assert warmup_batches(labelled)([2], 0).unlabelled == ()

@@ -109,3 +109,44 @@ def test_a_run_on_a_stream_goes_on_with_the_next_pairs(options):
         for a, b in zip(alone["weights"][-1], cut["weights"][-1], strict=True)
         for p, q in zip(a, b, strict=True)
     )
+
+
+@pytest.fixture(scope="module")
+def closed(world, tmp_path_factory):
+    """Alone and on two ranks: phases in closed form, dreams, state-only pairs in the warm-up, a guard."""
+    folder = tmp_path_factory.mktemp("closed")
+    proposals = [{"class_path": "SeenActions"}, {"class_path": "SimilarStates", "init_args": {"neighbours": 2}}]
+    actions = {
+        "model__state_only_weight": 1.0,
+        "model__fwm__objective": "elbo",
+        "model__idm__objective": "posterior",
+        "model__idm__posterior": {"draws": 2, "proposals": proposals},
+        "model__idm__dream_weight": 1.0,
+    }
+    states = {"model__fwm__objective": "posterior", "model__fwm__rewards": [{"reward": "UnitAccuracy"}]}
+    variants = {
+        "actions": actions,
+        "states": states | {"model__schedule": {"warmup_epochs": 1, "iterations": 1, "order": ["fwm"]}},
+    }
+    for name, changes in variants.items():
+        assert run_alone(settings(world, folder / f"alone-{name}", **changes)) == 0
+    jobs = [
+        (settings(world, folder / f"{strategy}-{name}", strategy=strategy, devices=2, **variants[name]), None)
+        for name, strategy in (("actions", "ddp"), ("actions", "fsdp"), ("states", "fsdp"))
+    ]
+    statuses, logs = run_together(folder / "logs", jobs, seconds=300)
+    assert statuses == [0] * len(jobs), logs
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "name"), [("ddp", "actions"), ("fsdp", "actions"), ("fsdp", "states")])
+def test_closed_forms_take_the_steps_of_one_process(closed, strategy, name):
+    alone, ranks = seen(closed / f"alone-{name}"), [seen(closed / f"{strategy}-{name}", rank) for rank in range(2)]
+    assert all(
+        torch.equal(p, q) for a, b in zip(*(r["weights"][-1] for r in ranks), strict=True) for p, q in zip(a, b, strict=True)
+    )
+    for rank in ranks:
+        for mine, theirs in zip(alone["steps"], rank["steps"], strict=True):
+            for key in mine.keys() - {"items"}:
+                assert theirs[key] == pytest.approx(mine[key], rel=1e-4, abs=1e-4), key

@@ -152,3 +152,24 @@ def test_moments_and_learning_rate_start_anew_with_every_phase(storage, config, 
     monkeypatch.setattr(SwirlModule, "training_step", training_step)
     assert main(config(**fast(storage))) == 0
     assert begun == [(phase, [0, 0, 0]) for phase in ("warmup", "fwm", "idm", "fwm", "idm")]
+
+
+def test_a_guard_undoes_phases_that_hurt_to_the_bit_and_ends_the_run(config, tmp_path):
+    violent = {"class_path": "torch.optim.SGD", "init_args": {"lr": 30.0}}
+    changes = {"trainer__callbacks": [], "model__fwm_optimizer": violent, "model__idm_optimizer": violent}
+    for storage in ("separate", "shared"):
+        made = {}
+        for name, more in (
+            ("warmup", {"model__schedule": {"warmup_epochs": 1, "iterations": 0}}),
+            ("guarded", {"model__schedule": {"warmup_epochs": 1, "iterations": 3}, "model__guard": {"measure": "likelihood"}}),
+        ):
+            run = str(tmp_path / storage / name)
+            assert main(config(run_dir=run, model__world_model__storage=storage, **changes, **more)) == 0
+            made[name] = torch.load(tmp_path / storage / name / "checkpoints" / "last.ckpt", weights_only=True)
+        weights = {name: made[name]["state_dict"] for name in made}
+        roles = [key for key in weights["warmup"] if key.startswith(("world_model.models.fwm", "world_model.models.idm"))]
+        roles += [key for key in weights["warmup"] if key.startswith("world_model.models.both")]
+        assert roles
+        assert all(torch.equal(weights["warmup"][key], weights["guarded"][key]) for key in roles)
+        assert made["guarded"]["epoch"] == 2  # one iteration of three
+        assert made["guarded"]["guard"]["undone"] == 2

@@ -11,6 +11,7 @@ from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.cli import main
 from tests.reliability.test_killed_evaluation import lines, scalars, state
 
+PROPOSALS = [{"class_path": "SeenActions", "init_args": {"limit": 4}}, {"class_path": "SimilarStates"}]
 VARIANTS = {
     "shared": {"model__world_model__storage": "shared", "model__schedule": {"warmup_epochs": 1, "iterations": 2}},
     "adapters with dropout": {
@@ -35,6 +36,37 @@ VARIANTS = {
         "model__warmup_until": {"idm": 0.0},
     },
     "pseudo-labels": {"model__schedule": {"warmup_epochs": 2, "iterations": 2, "order": ["pseudo", "idm"]}},
+    "closed form, proposals, dreams, replay": {
+        "model__fwm__objective": "elbo",
+        "model__idm__objective": "posterior",
+        "model__idm__posterior": {"draws": 2, "proposals": PROPOSALS},
+        "model__idm__dream_weight": 1.0,
+        "model__idm__replay_weight": 0.5,
+        "data__init_args__replay_batch_size": 2,
+    },
+    "closed form over rollouts, dreams alone": {
+        "model__fwm__objective": "posterior",
+        "model__fwm__rewards": [{"reward": "ExactMatch", "weight": 2.0}, {"reward": "JudgeLogprob"}],
+        "model__idm__objective": "none",
+        "model__idm__dream_weight": 1.0,
+        "model__idm__constraint": {"choices": ["left", "right", "forward"]},
+    },
+    "anchored groups, grounded reward, inner epochs": {
+        "model__fwm__anchor": True,
+        "model__fwm__inner_epochs": 2,
+        "model__fwm__rewards": [{"reward": "UnitAccuracy"}],
+    },
+    "state-only pairs in the warm-up": {
+        "model__state_only_weight": 1.0,
+        "model__schedule": {"warmup_epochs": 2, "iterations": 1, "order": ["pseudo"]},
+        "data__init_args__warmup_batches": 2,
+    },
+    "a guard that undoes what hurts": {
+        "model__schedule": {"warmup_epochs": 1, "iterations": 3},
+        "model__guard": {"measure": "likelihood"},
+        "model__fwm_optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 30.0}},
+        "model__idm_optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 30.0}},
+    },
     "8-bit AdamW": {
         f"model__{name}_optimizer": {
             "class_path": "bitsandbytes.optim.AdamW8bit",

@@ -8,6 +8,7 @@ from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from transformers import PreTrainedModel
 
+from swirl_lightning.algorithm.rewards.base import check_parts
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs import Codec
@@ -20,19 +21,49 @@ from swirl_lightning.world_model.prompts import PromptBuilder
 MOST_PROMPT_TOKENS = 4096  # where the model has room for more
 
 
-def check_settings(world_model: WorldModelConfig, schedule: PhaseSchedule, idm: RoleSettings, warmup: str) -> None:
-    """Settings of the module must go together.
+def check_settings(
+    world_model: WorldModelConfig,
+    schedule: PhaseSchedule,
+    warmup: str,
+    roles: Mapping[Role, RoleSettings],
+    state_only_weight: float,
+) -> None:
+    """Settings that contradict each other, or do not belong to their role, whatever the data.
 
     Raises:
-        ValueError: naming the settings that do not.
+        ValueError: naming the settings.
     """
-    if idm.nll_weight:
-        raise ValueError("idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm")
     if world_model.idm_base is not None and warmup == "joint" and schedule.warmup_epochs:
         raise ValueError(
             f"world_model.idm_base={world_model.idm_base!r} would be overwritten: a joint warm-up trains one model and "
             "copies it into both roles; set model.warmup to each, or schedule.warmup_epochs to 0"
         )
+    fwm, idm = roles[Role.FWM], roles[Role.IDM]
+    gate, state_only = idm.posterior.gate, state_only_weight + fwm.state_only_weight
+    refused = {
+        "state_only_weight must be >= 0": state_only_weight < 0,
+        "idm.posterior.gate: explained needs a state_only_weight, or nothing teaches what an unknown action is": gate
+        == "explained"
+        and not state_only,
+        "idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm": idm.nll_weight,
+        "idm.state_only_weight: the IDM predicts no states; it belongs to fwm": idm.state_only_weight,
+        "idm.anchor: there is no observed action; it belongs to fwm": idm.anchor,
+        "idm.objective: elbo is the likelihood of next states; it belongs to fwm": idm.objective == "elbo",
+        "idm.objective is none, so it needs dream_weight or replay_weight": idm.objective == "none" and not idm.beside,
+        "fwm.objective: none is for an idm that learns from dreams alone": fwm.objective == "none",
+        "fwm.dream_weight: dreams are the FWM's own; they teach the idm": fwm.dream_weight,
+        "fwm.nll_weight: with objective elbo the likelihood is the objective already": fwm.objective == "elbo"
+        and fwm.nll_weight,
+        "fwm.posterior.proposals: actions are proposed by idm.posterior.proposals": fwm.posterior.proposals,
+        "fwm.posterior.gate: it is about actions; it belongs to idm.posterior": fwm.posterior.gate != "none",
+        "idm.dream_weight needs the posterior of the latent action: set idm.objective to posterior or none": idm.dream_weight
+        and idm.objective == "grpo",
+    }
+    for message, wrong in refused.items():
+        if wrong:
+            raise ValueError(message)
+    for role, settings in roles.items():
+        check_parts(role, settings.reward_parts)
 
 
 def prompt_room(model: PreTrainedModel, roles: Mapping[Role, RoleSettings]) -> int:
@@ -98,6 +129,35 @@ def check_numbers(world_model: WorldModel) -> None:
         with world_model.use(role, exact=True) as model:  # numbers are compared, not what bfloat16 makes of them
             scoring, rollouts = scoring_path(model, gradients=True), rollout_path(model)
             rank_zero_info(f"{role.upper()}, {type(model).__name__}: scored by {scoring} rows, rollouts by {rollouts}")
+
+
+def check_labelled(
+    labelled: Sequence[Transition],
+    prompts: PromptBuilder,
+    roles: Mapping[Role, RoleSettings],
+    row: Callable[[Role, Transition, int], ScoredRow],
+    *,
+    state_only: bool,
+) -> None:
+    """Labelled transitions must fit the tokenizer, the lengths of completions, and the wording of an unknown action.
+
+    Args:
+        labelled: transitions.
+        prompts: with the tokenizer and the wordings.
+        roles: with the lengths of completions.
+        row: prompt and true answer of a role, in an epoch.
+        state_only: whether the FWM learns from state-only pairs.
+
+    Raises:
+        ValueError: naming the setting that does not fit.
+    """
+    check_texts(labelled, prompts.codec)
+    if state_only and any(transition.action == prompts.templates.unknown_action for transition in labelled):
+        raise ValueError(
+            f"prompts.unknown_action is {prompts.templates.unknown_action!r}, which is an action of the labelled transitions: "
+            "give it another wording"
+        )
+    check_lengths(labelled, roles, lambda role, transition: row(role, transition, 0))
 
 
 def check_lengths(

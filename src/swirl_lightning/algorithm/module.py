@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from typing_extensions import override
 
 from swirl_lightning.algorithm import checks
+from swirl_lightning.algorithm.closed_form import ClosedForm
+from swirl_lightning.algorithm.guard import GuardSettings, PhaseGuard, warn_without_pairs
 from swirl_lightning.algorithm.optimizers import PhaseLR, adamw, warn_of_lost_updates
-from swirl_lightning.algorithm.phase_log import COUNT, summary, write_sample
+from swirl_lightning.algorithm.phase_log import COUNT, summary
+from swirl_lightning.algorithm.reports import ReportingModule
 from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
@@ -31,7 +32,7 @@ from swirl_lightning.distributed.sharding import whole
 from swirl_lightning.distributed.strategies import check_strategy, sharding_of
 from swirl_lightning.rollout import RolloutEngine, TransformersEngine
 from swirl_lightning.scoring.scorer import CausalScorer
-from swirl_lightning.types import Batch, EpochPlan, Phase, Role, RunData, Splits, Transition, seeded_generator
+from swirl_lightning.types import Batch, EpochPlan, Phase, Role, RunData, Splits, seeded_generator
 from swirl_lightning.world_model.inference import Inference
 from swirl_lightning.world_model.loading import check_base
 from swirl_lightning.world_model.new import NewModel, check_made_from, identity
@@ -41,7 +42,7 @@ from swirl_lightning.world_model.prompts import PromptBuilder, PromptTemplates
 _OPTIMIZERS: dict[str, int] = {Phase.WARMUP: 0, Phase.FWM: 1, Phase.PSEUDO: 1, Phase.IDM: 2}
 
 
-class SwirlModule(L.LightningModule):
+class SwirlModule(ReportingModule):
     """Self-improving world modelling with latent actions (arXiv:2602.06130, Algorithm 1).
 
     Epochs follow ``schedule``: supervised warm-up of both roles, then alternately Phase I (FWM is the policy, the frozen
@@ -60,8 +61,12 @@ class SwirlModule(L.LightningModule):
             model; ``each`` trains each role on its own task.
         warmup_idm_weight: weight of the IDM's task in the warm-up. The judge must be good before the policy is: SWIRL fails
             with a weak one.
+        state_only_weight: weight of ``log P(y|x)`` of state-only pairs beside the labelled batches of the warm-up: the FWM
+            learns from them how the world changes, with ``prompts.unknown_action`` for the action. 0 is the paper.
         warmup_until: e.g. ``{idm: 0.97}``: end the warm-up at the first epoch after which each role named is right, greedily,
             on this share of the validation pairs; ``schedule.warmup_epochs`` is then the most. None always takes them all.
+        guard: validation pairs decide after each phase whether it is kept; None, or no validation pairs, keeps them all. A run
+            ends where as many phases in a row as an iteration has were undone.
         warmup_optimizer: optimizer of the warm-up.
         fwm_optimizer: optimizer of Phase I.
         idm_optimizer: optimizer of Phase II.
@@ -85,7 +90,9 @@ class SwirlModule(L.LightningModule):
         idm: RoleSettings = RoleSettings(),  # noqa: B008  # frozen
         warmup: Literal["joint", "each"] = "joint",
         warmup_idm_weight: float = 1.0,
+        state_only_weight: float = 0.0,
         warmup_until: dict[str, float] | None = None,
+        guard: GuardSettings | None = None,
         warmup_optimizer: OptimizerCallable = adamw,
         fwm_optimizer: OptimizerCallable = adamw,
         idm_optimizer: OptimizerCallable = adamw,
@@ -100,23 +107,25 @@ class SwirlModule(L.LightningModule):
         super().__init__()
         world_model = WorldModelConfig(world_model) if isinstance(world_model, str) else world_model
         self.automatic_optimization = False
-        checks.check_settings(world_model, schedule, idm, warmup)
+        checks.check_settings(world_model, schedule, warmup, {Role.FWM: fwm, Role.IDM: idm}, state_only_weight)
         self.world_model_config, self.schedule, self.warmup = world_model, schedule, warmup
+        self.state_only_weight = state_only_weight
         self.warmup_idm_weight, self.warmup_until = warmup_idm_weight, check_thresholds(warmup_until)
         self.roles = {Role.FWM: fwm, Role.IDM: idm}
+        self._guard_settings = guard
+        self.guard: PhaseGuard | None = None
         self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
         self._wording = (tokenizer, prompts, max_prompt_tokens)
         if isinstance(world_model.base, str):
             self.take_base(world_model.base)
         self.scorer, self.engine, self.seed = CausalScorer(token_budget), engine, seed
         self._optimizer_callables, self._lr_scheduler = (warmup_optimizer, fwm_optimizer, idm_optimizer), lr_scheduler
-        self.inference: Inference
         self.splits = Splits()  # what the data gave when they were connected
         self.last_experience: Experience | None = None  # this step's, for callbacks
         self._batch = Batch()  # this step's
         self.generated_tokens = 0  # by training so far, of all ranks
         self.place: dict[str, Any] = {"phase": schedule.phase(0).value, "iteration": 0, "epoch": 0, "global_step": 0}
-        self._skipped_parts = 0  # losses and gradients of this step that were not finite
+        self.skipped_parts = 0  # losses and gradients of this step that were not finite
         self._step_values: dict[str, float] = {}  # gradient norm and learning rate of the last step, equal on every rank
 
     # ------------------------------------------------------------------ set-up
@@ -133,9 +142,10 @@ class SwirlModule(L.LightningModule):
     def configure_model(self) -> None:
         if hasattr(self, "world_model"):
             return
+        needs_reference = any(self.roles[role].needs_reference for role in self.schedule.policies)
         self.world_model = WorldModel(
             self.world_model_config,
-            reference=any(self.roles[role].grpo.beta > 0 for role in self.schedule.policies),
+            reference=needs_reference or self._guard_settings is not None,
             judge=self.schedule.iterations > 0,
             sharding=sharding_of(self.trainer if self._trainer else None),
         )
@@ -154,18 +164,25 @@ class SwirlModule(L.LightningModule):
             engine=self.engine,
             scorer=self.scorer,
         )
+        if (guard := self._guard_settings) is not None and self.splits.val:
+            patience, agree = len(self.schedule.order), self.trainer.strategy.broadcast
+            self.guard = PhaseGuard(guard, self.inference, self.splits.val[: guard.limit], patience, agree, rank_zero_warn)
         self.steps = PhaseSteps(
             self.inference,
             self.roles,
             backward=self.manual_backward,
             optimise=self._optimise,
-            nonfinite=self._nonfinite,
+            nonfinite=self.report_nonfinite,
             seed=self.run_seed,
             skip_nonfinite=self.nonfinite == "skip",
             warmup=self.warmup,
             warmup_idm_weight=self.warmup_idm_weight,
+            state_only_weight=self.state_only_weight,
             pseudo_temperature=self.pseudo_temperature,
         )
+        self.closed_form = ClosedForm(self.steps, tuple(transition.action for transition in self.splits.labelled))
+        for proposals in self.roles[Role.IDM].posterior.proposals:
+            proposals.prepare(self.splits.labelled, self.codec)
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -184,7 +201,12 @@ class SwirlModule(L.LightningModule):
         """Parameters that the current phase trains."""
         if self.phase is Phase.WARMUP:
             return self.warmup_parameters()
-        return self.world_model.role_parameters(Role.FWM if self.phase is Phase.PSEUDO else Role(self.phase.value))
+        return self.world_model.role_parameters(self._policy)
+
+    @property
+    def _policy(self) -> Role:
+        """Role that the current phase, which is not the warm-up, trains."""
+        return Role.FWM if self.phase is Phase.PSEUDO else Role(self.phase.value)
 
     @property
     def run_seed(self) -> int:
@@ -211,7 +233,7 @@ class SwirlModule(L.LightningModule):
         phase = self.schedule.phase(epoch)
         number = epoch if phase is Phase.WARMUP else epoch - self.schedule.warmup_epochs
         group_size = self.roles[Role(phase.value)].group_size if phase in (Phase.FWM, Phase.IDM) else 1
-        return EpochPlan(phase, number, group_size)
+        return EpochPlan(phase, number, phase is Phase.WARMUP and self.state_only_weight > 0, group_size)
 
     @override
     def setup(self, stage: str) -> None:
@@ -222,6 +244,7 @@ class SwirlModule(L.LightningModule):
         if stage == "fit":
             checks.check_replay(self.splits, self.schedule.policies, self.roles)
             checks.suit_trainer(self.trainer, self.schedule)
+            warn_without_pairs(self._guard_settings, self.splits.val, rank_zero_warn)
         check_strategy(self.trainer.strategy)
 
     @override
@@ -229,8 +252,8 @@ class SwirlModule(L.LightningModule):
         checks.check_numbers(self.world_model)
         for rows in (self.splits.labelled, self.splits.unlabelled, self.splits.val, self.splits.test):
             self.codec.prepare(state for row in rows for state in (row.state, row.next_state))
-        checks.check_texts(self.splits.labelled, self.codec)
-        checks.check_lengths(self.splits.labelled, self.roles, lambda role, row: self.steps.row(role, row, self.current_epoch))
+        state_only = self.state_only_weight + self.roles[Role.FWM].state_only_weight > 0
+        checks.check_labelled(self.splits.labelled, self.prompts, self.roles, self.steps.row, state_only=state_only)
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -240,8 +263,9 @@ class SwirlModule(L.LightningModule):
             self.world_model.start_joint_warmup()
         if phase is not Phase.WARMUP:
             self.world_model.freeze_judge()
-        if phase in (Phase.FWM, Phase.IDM):
-            self.world_model.snapshot(Role(phase.value), starts_iteration=self.schedule.starts_iteration(epoch))
+            self.world_model.snapshot(self._policy, starts_iteration=self.schedule.starts_iteration(epoch))
+            if self.guard is not None:
+                self.guard.begin(self._policy)
         scheduler = self.lr_schedulers()[_OPTIMIZERS[phase]]  # type: ignore[index]
         first_warmup = phase is Phase.WARMUP and epoch == 0
         if isinstance(scheduler, PhaseLR) and (phase is not Phase.WARMUP or first_warmup):
@@ -262,7 +286,7 @@ class SwirlModule(L.LightningModule):
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         phase, started = self.phase, time.perf_counter()
-        self._batch, self._skipped_parts, epoch = batch, 0, self.current_epoch
+        self._batch, self.skipped_parts, epoch = batch, 0, self.current_epoch
         # dropout draws from the global generator: from now on what it draws depends on the step only, resumed or not
         torch.manual_seed(seeded_generator(self.run_seed, epoch, batch_idx, self.global_rank).initial_seed())
         try:
@@ -271,19 +295,24 @@ class SwirlModule(L.LightningModule):
             elif phase is Phase.PSEUDO:
                 sums = self.steps.pseudo(batch, epoch)
             else:
-                self.last_experience, sums = self.steps.swirl(Role(phase.value), batch, epoch)
+                role = Role(phase.value)
+                steps = self.steps if self.roles[role].objective == "grpo" else self.closed_form
+                self.last_experience, sums = steps.swirl(role, batch, epoch)
         except NonFiniteRewardError as error:
-            self._write_sample(error.sample)
+            self.write_sample(error.sample)
             raise
         sums |= {"time/step": time.perf_counter() - started, f"time/step{COUNT}": 1.0}
-        sums["nonfinite"] = float(self._skipped_parts)
+        sums["nonfinite"] = float(self.skipped_parts)
         values = summary(add_over_ranks(sums)) | self._step_values
         if phase is Phase.WARMUP and self.trainer.is_last_batch and self.warmup_until:
             values |= self._maybe_end_warmup(self.warmup_until)
+        if phase is not Phase.WARMUP and self.trainer.is_last_batch and self.guard is not None:
+            values |= self.guard.end(self._policy, self.schedule.label(epoch))
+            self.trainer.should_stop |= self.guard.finished
         self.place = {"phase": phase.value, "iteration": self.iteration, "epoch": epoch, "global_step": self.global_step}
         values["iteration"] = float(self.iteration)
         self.generated_tokens += int(values.get("generated_tokens", 0))
-        self._log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
+        self.log_values(phase, values, len(batch.unlabelled) or len(batch.labelled))
 
     def _maybe_end_warmup(self, thresholds: dict[str, float]) -> dict[str, float]:
         """Makes this epoch the warm-up's last where the roles are good enough; returns their shares of right answers."""
@@ -294,6 +323,11 @@ class SwirlModule(L.LightningModule):
             self._shorten_warmup(epochs)
         return {f"{role}_exact_match": share for role, share in right.items()}
 
+    @override
+    def on_train_start(self) -> None:
+        # a run that was killed at its end ends when it resumes
+        self.trainer.should_stop |= self.guard is not None and self.guard.finished
+
     def _shorten_warmup(self, epochs: int) -> None:
         if self.trainer.max_epochs == self.schedule.total_epochs:
             self.trainer.fit_loop.max_epochs = self.schedule.total_epochs - self.schedule.warmup_epochs + epochs
@@ -303,11 +337,15 @@ class SwirlModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens, "place": self.place}
         checkpoint |= own | {"new_model": identity(self.world_model_config.base_name)}
+        if self.guard is not None:
+            checkpoint["guard"] = self.guard.state_dict()
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_made_from(checkpoint.get("new_model"), self.world_model_config.base_name)
         self.generated_tokens, self.place = checkpoint.get("generated_tokens", 0), checkpoint.get("place", self.place)
+        if self.guard is not None and "guard" in checkpoint:
+            self.guard.load_state_dict(checkpoint["guard"])
         if (epochs := checkpoint.get("warmup_epochs", math.inf)) < self.schedule.warmup_epochs:
             self._shorten_warmup(epochs)
 
@@ -326,63 +364,10 @@ class SwirlModule(L.LightningModule):
         norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, clip))) if parameters else 0.0
         self._step_values = {"grad_norm": norm, "lr": float(optimizer.param_groups[0]["lr"])}
         if not math.isfinite(norm):
-            self._nonfinite("gradient norm", norm)
+            self.report_nonfinite("gradient norm", norm)
             for parameter in parameters:  # without gradients an optimizer moves nothing, where zeros would leave its momentum
                 parameter.grad = None
         (optimizer if last else optimizer.optimizer).step()
         optimizer.zero_grad(set_to_none=True)
         if last:
             self.lr_schedulers()[index].step()  # type: ignore[index]
-
-    # ------------------------------------------------------------------ reports
-
-    def _log_values(self, phase: Phase, values: dict[str, float], size: int) -> None:
-        size = max(1, size)  # a rank's share may be empty; the values are of all ranks
-        self.log_dict({f"{phase.value}/{name}": value for name, value in values.items()}, batch_size=size)
-        bar = {name: values[name] for name in ("reward", "kl", "nll") if name in values}
-        self.log_dict({f"bar/{name}": value for name, value in bar.items()}, prog_bar=True, logger=False, batch_size=size)
-
-    def _nonfinite(self, what: str, value: float) -> None:
-        place = f"phase {self.phase.value}, epoch {self.current_epoch}, step {self.global_step}"
-        if self.nonfinite == "raise":
-            self._write_sample({"what": what, "value": repr(value), "place": place})
-            raise FloatingPointError(
-                f"the {what} is {value} in {place}; lower the learning rate, or set model.nonfinite=skip to leave it out"
-            )
-        self._skipped_parts += 1
-
-    def _write_sample(self, sample: dict[str, object]) -> None:
-        # one rank may be alone here: Trainer.log_dir and LightningModule.print need or favour others
-        rank = f"-rank{self.global_rank}" if self.trainer.world_size > 1 else ""
-        name = f"nonfinite-epoch{self.current_epoch}-step{self.global_step}{rank}.json"
-        write_sample(Path(self.trainer.default_root_dir) / name, sample, self._batch)
-
-    # ------------------------------------------------------------------ evaluation
-
-    def _evaluation_step(self, batch: Sequence[Transition], split: str) -> None:
-        for role in Role:
-            rows = [[self.steps.row(role, transition, self.current_epoch)] for transition in batch]
-            scores = self.inference.score_rows(role, rows)
-            tokens = int(scores.mask.sum())
-            nll = -float(scores.logprobs.sum()) / max(1, tokens)
-            self.log(f"{split}/{role.value}_nll", nll, batch_size=tokens, sync_dist=True)  # a mean over all tokens
-
-    @override
-    def validation_step(self, batch: Sequence[Transition], batch_idx: int) -> None:
-        """Teacher-forced negative log-likelihood of both roles per token, ``val/fwm_nll`` and ``val/idm_nll``."""
-        self._evaluation_step(batch, "val")
-
-    @override
-    def test_step(self, batch: Sequence[Transition], batch_idx: int) -> None:
-        """Teacher-forced negative log-likelihood of both roles per token, ``test/fwm_nll`` and ``test/idm_nll``."""
-        self._evaluation_step(batch, "test")
-
-    @override
-    def predict_step(self, batch: Sequence[Transition], batch_idx: int) -> list[dict[str, Any]]:
-        """Samples a next state and an action for every transition."""
-        states = self.inference.predict_states(batch, [t.action for t in batch], seed=self.run_seed)
-        actions = self.inference.infer_actions(batch, seed=self.run_seed)
-        return [
-            {"episode": t.episode, "step": t.step, "predicted_state": y[0], "inferred_action": z[0]}
-            for t, y, z in zip(batch, states, actions, strict=True)
-        ]

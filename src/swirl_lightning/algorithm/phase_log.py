@@ -14,6 +14,7 @@ from torch import Tensor
 
 from swirl_lightning.algorithm.objectives.bounds import elbo_estimate, mutual_information_bound
 from swirl_lightning.algorithm.objectives.grpo import group_moments
+from swirl_lightning.algorithm.objectives.posterior import Posterior
 from swirl_lightning.algorithm.rollouts import Experience
 from swirl_lightning.types import Batch, Transition, UnlabelledPair
 
@@ -32,30 +33,38 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
         Sums that add up over ranks, those of means with their counts: see :func:`summary`.
     """
     rollouts, judgement = experience.rollouts, experience.judgement
-    rewards, trajectory, latent = judgement.rewards, rollouts.trajectory, rollouts.latent
-    counted = ~judgement.skipped
+    trajectory, latent, drawn = rollouts.trajectory, rollouts.latent, slice(rollouts.drawn)
+    rewards, mask, counted = judgement.rewards[:, drawn], trajectory.mask[:, drawn], ~judgement.skipped[:, drawn]
     sums: dict[str, float] = {}
 
     def mean(name: str, values: Tensor) -> None:
-        sums[name], sums[name + COUNT] = float(values.double().sum()), float(values.numel())
+        sums.update(mean_of(name, values))
 
     mean("reward", rewards[counted])
     mean("reward_std", group_moments(rewards, counted)[1])
+    for name, values in judgement.parts.items():
+        mean(f"reward/{name}", values[:, drawn][values[:, drawn].isfinite()])
+    if rollouts.anchored:
+        mean("anchor_reward", judgement.rewards[:, -1][judgement.rewards[:, -1].isfinite()])
     mean("advantage_spread", experience.advantages.amax(1) - experience.advantages.amin(1))
-    mean("length", trajectory.lengths)
-    mean("truncated_share", ~trajectory.finished)
+    mean("length", mask.sum(-1))
+    mean("truncated_share", ~trajectory.finished[:, drawn])
     mean("zero_spread_share", experience.zero_spread)
-    mean("clamped_share", judgement.clamped)
+    mean("clamped_share", judgement.clamped[:, drawn])
     if rollouts.importance is not None:
-        mean("importance", rollouts.importance.weights[trajectory.mask])
-        sums |= {"engine_mismatch": rollouts.importance.mismatch, "engine_mismatch" + COUNT: float(trajectory.mask.sum())}
-    distinct = float(sum(len(set(members)) for members in rollouts.samples))  # as texts: one may be spelt in several ways
+        mean("importance", rollouts.importance.weights[:, drawn][mask])
+        sums |= {"engine_mismatch": rollouts.importance.mismatch, "engine_mismatch" + COUNT: float(mask.sum())}
+    distinct = float(
+        sum(len(set(members[drawn])) for members in rollouts.samples)
+    )  # as texts: one may be spelt in several ways
     sums |= {"distinct_share": distinct, "distinct_share" + COUNT: float(rewards.numel())}
     sums["cut_tokens"] = float(rollouts.cut_tokens)
-    sums["generated_tokens"] = float(trajectory.mask.sum()) + (0 if latent is None else latent.tokens)
+    sums["generated_tokens"] = float(mask.sum()) + (0 if latent is None else latent.tokens)
     broken = ~rewards.isfinite()
-    sums |= {"skipped": float(broken.sum()), "masked": float((judgement.skipped & ~broken).sum())}
-    judged = judgement.logprob[counted]  # [n]
+    sums |= {"skipped": float(broken.sum()), "masked": float((~counted & ~broken).sum())}
+    if judgement.logprob is None:
+        return sums
+    judged = judgement.logprob[:, drawn][counted]  # [n]
     if latent is not None:
         mean("latent_entropy", -latent.logprob)
         mean("judged", judged)
@@ -64,6 +73,34 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
         elbo = float(elbo_estimate(judged, sampled, prior)) if len(judged) else 0.0
         sums |= {"elbo": elbo * len(judged), "elbo" + COUNT: float(len(judged))}
     return sums
+
+
+def posterior_values(posterior: Posterior, rewards: Tensor) -> dict[str, float]:
+    """How sure a closed form is, and whether the models agree: sums as :func:`summary` takes them.
+
+    Args:
+        posterior: over the candidates of B pairs.
+        rewards: [B, N].
+    """
+    weights = posterior.weights
+    return (
+        mean_of("posterior_reward", (weights * rewards.where(weights > 0, 0.0)).sum(-1))
+        | mean_of("posterior_entropy", posterior.entropy)
+        | mean_of("effective_candidates", posterior.effective)
+        | mean_of("agreement", posterior.agreement)
+    )
+
+
+def mean_of(name: str, values: Tensor) -> dict[str, float]:
+    """A sum with its count."""
+    return {name: float(values.double().sum()), name + COUNT: float(values.numel())}
+
+
+def times(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Wall time of the parts of a step."""
+    return {
+        key: value for part, spent in seconds.items() for key, value in mean_of(f"time/{part}", torch.tensor(spent)).items()
+    }
 
 
 def loss_values(sums: Mapping[str, float]) -> dict[str, float]:

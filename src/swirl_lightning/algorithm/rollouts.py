@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swirl_lightning.algorithm.objectives.grpo import group_advantages
-from swirl_lightning.algorithm.objectives.rewards import sequence_reward
+from swirl_lightning.algorithm.rewards import Member, Members, combine, least
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.types import Role, ScoredRow, State, Trajectory, UnlabelledPair
 from swirl_lightning.world_model.inference import Inference, pair_seed
@@ -51,6 +51,12 @@ class Rollouts:
     rows: tuple[tuple[ScoredRow, ...], ...]  # B x G, prompt and completion
     importance: Importance | None  # where another engine drew
     cut_tokens: int  # that prompts lost to the length limit
+    anchored: bool = False  # whether the last member of each group is the observed next state, which nobody drew
+
+    @property
+    def drawn(self) -> int:
+        """Members of a group that the policy drew; they come first."""
+        return len(self.samples[0]) - self.anchored if self.samples else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ class Judgement:
     """What the frozen opposite model thinks of the members."""
 
     rewards: Tensor  # float32 [B, G]; not finite for a member that is left out for it
-    logprob: Tensor  # float32 [B, G], of the judge's whole sequence, nats
+    parts: dict[str, Tensor]  # float32 [B, G], each part of the reward by name, unweighted
+    logprob: Tensor | None  # float32 [B, G], of the judge's whole sequence, nats; None where no reward asks the judge
     clamped: Tensor  # bool [B, G], True where the reward hit its lower clamp
     skipped: Tensor  # bool [B, G], members left out: their reward is not finite, or they were cut and count for nothing
 
@@ -135,6 +142,8 @@ def collect(
         rollouts = roll_out(inference, role, pairs, latent, settings.group_size, seed, epoch)
     with timed(seconds, "old"):
         rollouts = _scored_again(inference, rollouts)
+        if settings.anchored:
+            rollouts = _with_anchor(inference, rollouts)
     # 3. rewards of the frozen opposite model: log Q(z | x, y_k) in Phase I, log P(y | x, z_k) in Phase II
     with timed(seconds, "reward"):
         judgement = judge(inference, rollouts, settings, epoch, skip_nonfinite=skip_nonfinite)
@@ -188,26 +197,45 @@ def judge(
 ) -> Judgement:
     """Line 3: how likely the frozen opposite model finds the latent action (Phase I) or the observed next state (Phase II).
 
+    That is the paper's reward; ``settings.rewards`` may name other parts.
+
     Raises:
         NonFiniteRewardError: if a reward is not finite and ``skip_nonfinite`` is off.
     """
-    scores = inference.score_rows(rollouts.role.opposite, _judge_rows(inference, rollouts, epoch))
-    flat = sequence_reward(scores, reduce=settings.reward, clamp_min=settings.reward_floor)
-    rewards, clamped = (values.view(rollouts.trajectory.completions.shape[:2]) for values in flat)  # [B, G]
+    shape, role = rollouts.trajectory.finished.shape, rollouts.role  # [B, G]
+    members = Members(
+        role,
+        _members(rollouts),
+        inference.codec,
+        lambda: inference.score_rows(role.opposite, _judge_rows(inference, rollouts, epoch)),
+    )
+    flat, parts = combine(settings.reward_parts, members)
+    device = rollouts.trajectory.logprobs.device
+    rewards = flat.to(device).view(shape)
     broken, cut = ~torch.isfinite(rewards), ~rollouts.trajectory.finished  # [B, G]
     if bool(broken.any()) and not skip_nonfinite:
         b, k = (int(i) for i in broken.nonzero()[0])
         raise NonFiniteRewardError(_sample(rollouts, b, k, float(rewards[b, k])))
     enough = (~cut & ~broken).sum(1, keepdim=True) > 1  # [B, 1], members that ended: two can be compared
     if settings.truncated == "floor":
-        floor = rewards.new_full(rewards.shape, settings.reward_floor or 0.0)
-        rewards = torch.where(cut, floor if settings.reward == "mean" else floor * scores.mask.sum(-1).view_as(floor), rewards)
+        rewards = torch.where(cut, least(settings.reward_parts, members).to(device).view(shape), rewards)
     return Judgement(
         rewards=rewards,
-        logprob=scores.logprobs.sum(-1).view(rewards.shape),
-        clamped=clamped,
+        parts={name: values.to(device).view(shape) for name, values in parts.items()},
+        logprob=members.judged.logprobs.sum(-1).view(shape) if members.were_judged else None,
+        clamped=members.clamped.to(device).view(shape),
         skipped=broken | (cut & enough) if settings.truncated == "mask" else broken,
     )
+
+
+def _members(rollouts: Rollouts) -> list[Member]:
+    """What rewards see, group by group."""
+    found, latent = list[Member](), rollouts.latent
+    for b, (pair, samples) in enumerate(zip(rollouts.pairs, rollouts.samples, strict=True)):
+        for sample, finished in zip(samples, rollouts.trajectory.finished[b].tolist(), strict=True):
+            answer = (str(sample), pair.next_state) if latent is None else (latent.actions[b], sample)
+            found.append(Member(pair, *answer, finished))
+    return found
 
 
 def _judge_rows(inference: Inference, rollouts: Rollouts, epoch: int) -> list[list[ScoredRow]]:
@@ -256,6 +284,46 @@ def _scored_again(inference: Inference, rollouts: Rollouts) -> Rollouts:
         )
     importance = Importance(difference.exp().clamp(max=cap), mismatch)
     return replace(rollouts, trajectory=replace(trajectory, logprobs=own), importance=importance)
+
+
+def _with_anchor(inference: Inference, rollouts: Rollouts) -> Rollouts:
+    """The observed next state as one more member of each group; its log-probabilities are the policy's, as if drawn."""
+    builder, trajectory = inference.prompts, rollouts.trajectory
+    answers = [builder.state_completion(pair.next_state) for pair in rollouts.pairs]
+    rows = tuple(ScoredRow((*prompt, *ids), len(prompt)) for prompt, ids in zip(trajectory.prompts, answers, strict=True))
+    with inference.world_model.use(rollouts.role) as model:
+        temperature = inference.sampling[rollouts.role].temperature or 1.0
+        constraint = inference.constraints.get(rollouts.role)
+        scores = inference.scorer.score(model, [[row] for row in rows], temperature=temperature, constraint=constraint)
+    width = max(trajectory.mask.shape[-1], scores.mask.shape[-1])
+    ids = torch.full(scores.mask.shape, inference.codec.pad_id, dtype=torch.int64)
+    for i, answer in enumerate(answers):
+        ids[i, : len(answer)] = torch.tensor(answer)
+
+    def joined(drawn: Tensor, anchor: Tensor, filler: int = 0) -> Tensor:
+        """[B, G, T] and [B, T'] -> [B, G + 1, longest]."""
+        both = (drawn, anchor.to(drawn.device)[:, None])
+        return torch.cat([nn.functional.pad(part, (0, width - part.shape[-1]), value=filler) for part in both], dim=1)
+
+    importance = rollouts.importance
+    if importance is not None:
+        importance = replace(importance, weights=joined(importance.weights, torch.ones_like(scores.logprobs)))
+    return replace(
+        rollouts,
+        samples=tuple(
+            (*drawn, inference.codec.canonical(p.next_state)) for drawn, p in zip(rollouts.samples, rollouts.pairs, strict=True)
+        ),
+        rows=tuple((*drawn, row) for drawn, row in zip(rollouts.rows, rows, strict=True)),
+        trajectory=replace(
+            trajectory,
+            completions=joined(trajectory.completions, ids, inference.codec.pad_id),
+            mask=joined(trajectory.mask, scores.mask),
+            logprobs=joined(trajectory.logprobs, scores.logprobs),
+            finished=nn.functional.pad(trajectory.finished, (0, 1), value=True),
+        ),
+        importance=importance,
+        anchored=True,
+    )
 
 
 def _sample(rollouts: Rollouts, b: int, k: int, reward: float) -> dict[str, object]:

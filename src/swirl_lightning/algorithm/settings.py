@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from swirl_lightning.algorithm.objectives.grpo import GrpoConfig
+from swirl_lightning.algorithm.proposals import Proposals
+from swirl_lightning.algorithm.rewards import JudgeLogprob, RewardPart
 from swirl_lightning.codecs.constraints import ConstraintSpec
 from swirl_lightning.types import SamplingParams
+
+Objective = Literal["grpo", "posterior", "elbo", "none"]
+
+
+@dataclass(frozen=True)
+class PosteriorConfig:
+    """How a phase's objective is solved in closed form, ``q* ~ pi_ref exp(reward / beta)``.
+
+    Attributes:
+        beta: weight of the divergence to the reference policy, as in GRPO.
+        greedy: whether the IDM's greedy answer is a candidate (IDM only).
+        draws: candidate actions that the IDM draws for a pair (IDM only; the FWM's candidates are a group of ``group_size`` and
+            the observed next state).
+        proposals: where more candidate actions come from (IDM only).
+        gate: ``agreement`` learns only from pairs whose best candidate is the same for both models (for the FWM's, actions
+            count as often as labels have them), and that one alone; the others wait for a later iteration. What two models
+            with different mistakes agree on is nearly always right; a soft posterior learns their mistakes by heart.
+            ``explained`` asks, too, that the next state is likelier with the action than with an unknown one,
+            ``log P(y|x,z) > log P(y|x)``: for free text, where candidates may all be wrong; needs a ``state_only_weight``.
+            IDM only.
+        least_weight: candidates with less weight are left out of the likelihood, which saves their computation.
+    """
+
+    beta: float = 0.1
+    greedy: bool = True
+    draws: int = 8
+    proposals: Sequence[Proposals] = ()
+    gate: Literal["none", "agreement", "explained"] = "none"
+    least_weight: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: naming the field, its value and what it may be.
+        """
+        if not self.beta > 0:
+            raise ValueError(f"posterior.beta must be positive, got {self.beta}")
+        if self.draws < 0:
+            raise ValueError(f"posterior.draws must be >= 0, got {self.draws}")
+        if not (self.greedy or self.proposals):
+            raise ValueError("posterior: without greedy there must be proposals, or a pair may have no candidate")
+        if not 0 <= self.least_weight < 1:
+            raise ValueError(f"posterior.least_weight must lie in [0, 1), got {self.least_weight}")
 
 
 @dataclass(frozen=True)
@@ -16,32 +63,45 @@ class RoleSettings:
 
     Attributes:
         sampling: how completions are drawn.
+        objective: ``grpo``, the paper's; ``posterior``, the same objective solved in closed form and learned by weighted
+            likelihood; ``elbo`` (FWM only), likelihood of the observed next state, summed over the IDM's ``posterior`` of the
+            latent action; ``none``, only the supervised terms that have a weight.
         group_size: G, completions per prompt.
         grpo: clipping, KL and aggregation.
+        posterior: candidates and divergence of the closed form; the IDM's also give ``elbo`` and dreams their actions.
+        rewards: parts of the reward with their weights; none is the paper's, the judge's mean log-probability per token.
+        anchor: whether the observed next state joins each group as one more member (FWM only).
         advantage: divide by the group's standard deviation (``std``) or only centre (``none``).
-        reward: mean or sum of the judge's per-token log-probabilities.
-        reward_floor: per-token-mean rewards are clamped here, as in the released code; None for no clamp.
         truncated: what a completion is worth that was cut at ``max_new_tokens``. ``mask``: nothing is learned from it, and its
             group is compared without it (overlong filtering, DAPO, arXiv:2503.14476), as long as two members ended; a weak
-            pair, of which hardly any do, is compared by what there is. ``floor``: its reward is ``reward_floor``.
+            pair, of which hardly any do, is compared by what there is. ``floor``: the least that each part of the reward gives.
             ``reward``: that of what there is, as if it had ended (the released code).
         inner_epochs: optimisation passes over one rollout.
         nll_weight: weight of ``-log P(y|x,z)`` per token on the pairs' own next states (FWM only): maximising the ELBO over
             theta is exactly this likelihood. 0 is the paper.
+        dream_weight: weight of the supervised loss on the FWM's own transitions ``(x, z, FWM(x, z))`` (IDM only): z is right
+            wherever the FWM is. 0 is the paper.
+        dream_label_share: share of the dreams whose action is drawn from the labels, not from the posterior.
+        state_only_weight: weight of ``log P(y|x)`` of the phase's own pairs, as in the warm-up (FWM only). 0 is the paper.
         replay_weight: weight of the supervised loss on labelled warm-up transitions; the data's ``replay_batch_size`` says
             how many a step. 0 is the paper.
         constraint: which tokens the role may emit; None for all.
     """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    objective: Objective = "grpo"
     group_size: int = 16
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
+    rewards: Sequence[RewardPart] = ()
+    anchor: bool = False
     advantage: Literal["std", "none"] = "std"
-    reward: Literal["mean", "sum"] = "mean"
-    reward_floor: float | None = -10.0
     truncated: Literal["reward", "mask", "floor"] = "mask"
     inner_epochs: int = 1
     nll_weight: float = 0.0
+    dream_weight: float = 0.0
+    dream_label_share: float = 0.2
+    state_only_weight: float = 0.0
     replay_weight: float = 0.0
     constraint: ConstraintSpec | None = None
 
@@ -55,9 +115,32 @@ class RoleSettings:
             raise ValueError(f"group_size must be at least 2, got {self.group_size}: advantages compare a group's members")
         if self.truncated not in ("reward", "mask", "floor"):
             raise ValueError(f"truncated must be 'reward', 'mask' or 'floor', got {self.truncated!r}")
-        if self.truncated == "floor" and self.reward_floor is None:
-            raise ValueError("truncated: floor needs a reward_floor, which is None")
+        judges = [part.reward for part in self.reward_parts if isinstance(part.reward, JudgeLogprob)]
+        if self.truncated == "floor" and any(judge.floor is None for judge in judges):
+            raise ValueError("truncated: floor needs the floor of JudgeLogprob, which is None")
         if self.inner_epochs < 1:
             raise ValueError(f"inner_epochs must be at least 1, got {self.inner_epochs}")
-        if self.nll_weight < 0 or self.replay_weight < 0:
-            raise ValueError("nll_weight and replay_weight must be >= 0")
+        if min(self.nll_weight, self.replay_weight, self.dream_weight, self.state_only_weight) < 0:
+            raise ValueError("nll_weight, replay_weight, dream_weight and state_only_weight must be >= 0")
+        if not 0 <= self.dream_label_share <= 1:
+            raise ValueError(f"dream_label_share must lie in [0, 1], got {self.dream_label_share}")
+
+    @property
+    def reward_parts(self) -> Sequence[RewardPart]:
+        """The parts of the reward, the paper's where none are named."""
+        return self.rewards or (RewardPart(JudgeLogprob()),)
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the observed next state is a member of each group."""
+        return self.anchor or self.objective == "posterior"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the objective reads the reference policy."""
+        return self.objective in ("posterior", "elbo") or (self.objective == "grpo" and self.grpo.beta > 0)
+
+    @property
+    def beside(self) -> float:
+        """Weight of all supervised terms beside the objective."""
+        return self.nll_weight + self.dream_weight + self.replay_weight

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swirl_lightning.algorithm.objectives.grpo import grpo_loss, normaliser
-from swirl_lightning.algorithm.phase_log import COUNT, experience_values, loss_values
+from swirl_lightning.algorithm.phase_log import experience_values, loss_values, times
 from swirl_lightning.algorithm.rollouts import Experience, collect, timed
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs.base import TokenConstraint
@@ -52,6 +52,7 @@ class PhaseSteps:
         skip_nonfinite: leave members whose reward is not finite out instead of raising.
         warmup: ``joint`` sends both tasks through one model, ``each`` through their own.
         warmup_idm_weight: weight of the IDM's task in a joint warm-up.
+        state_only_weight: weight of ``log P(y|x)`` of state-only pairs in the warm-up.
         pseudo_temperature: of the pseudo-labels; 0 is greedy.
     """
 
@@ -64,12 +65,13 @@ class PhaseSteps:
     skip_nonfinite: bool = False
     warmup: Literal["joint", "each"] = "joint"
     warmup_idm_weight: float = 1.0
+    state_only_weight: float = 0.0
     pseudo_temperature: float = 0.0
 
     # ------------------------------------------------------------------ phases
 
     def warm_up(self, batch: Batch, epoch: int) -> dict[str, float]:
-        """Supervised training of both roles on labelled transitions."""
+        """Supervised training of both roles on labelled transitions, of the FWM on state-only pairs where asked."""
         sums: dict[str, float] = {}
         if self.warmup == "joint":  # both prompts begin with the state, which is computed once
             tasks = {Role.FWM: 1.0, Role.IDM: self.warmup_idm_weight}
@@ -77,6 +79,8 @@ class PhaseSteps:
         else:
             for role in Role:
                 sums |= self.supervised(role, {role: 1.0}, batch.labelled, f"{role.value}_nll", epoch)
+        if self.state_only_weight:
+            sums |= self.state_only(batch.unlabelled, self.state_only_weight, epoch)
         self.optimise(True)
         return sums
 
@@ -96,27 +100,23 @@ class PhaseSteps:
         """
         settings, world_model = self.roles[role], self.inference.world_model
         with world_model.judging(role.opposite):  # 1. to 3.: latent actions, rollouts, rewards
-            experience = collect(
-                self.inference,
-                role,
-                batch.unlabelled,
-                settings,
-                seed=self.seed,
-                epoch=epoch,
-                skip_nonfinite=self.skip_nonfinite,
-            )
+            experience = self.collect(role, batch, epoch)
         # 4. GRPO with a KL term to the policy as it stood when the iteration began
         with timed(experience.seconds, "reference"):
-            reference = self._reference_logprobs(role, experience) if settings.grpo.beta > 0 else None
+            temperature = settings.sampling.temperature or 1.0
+            reference = self.reference_logprobs(experience, temperature) if settings.grpo.beta > 0 else None
         sums = experience_values(experience, reference)
         with timed(experience.seconds, "policy"):
             for inner in range(settings.inner_epochs):
                 sums |= self._grpo(role, experience, reference, on_policy=inner == 0)
-                sums |= self._beyond_the_paper(role, experience, batch.labelled, epoch)
+                sums |= self.beyond_the_paper(role, experience, batch, epoch)
                 self.optimise(inner + 1 == settings.inner_epochs)
-        for part, spent in experience.seconds.items():
-            sums |= {f"time/{part}": spent, f"time/{part}{COUNT}": 1.0}
-        return experience, sums
+        return experience, sums | times(experience.seconds)
+
+    def collect(self, role: Role, batch: Batch, epoch: int) -> Experience:
+        """Rollouts of a policy and what they are worth; see :func:`swirl_lightning.algorithm.rollouts.collect`."""
+        settings, seed, skip = self.roles[role], self.seed, self.skip_nonfinite
+        return collect(self.inference, role, batch.unlabelled, settings, seed=seed, epoch=epoch, skip_nonfinite=skip)
 
     def pseudo(self, batch: Batch, epoch: int) -> dict[str, float]:
         """The baseline: supervised training of the FWM on actions that the IDM infers, and on labelled transitions if any.
@@ -173,29 +173,46 @@ class PhaseSteps:
             )
             return loss_values(self._send(parts, model))
 
-    def _reference_logprobs(self, role: Role, experience: Experience) -> Tensor:
-        """Log-probabilities of the members under the reference policy, [B, G, T], at the sampling temperature."""
+    def reference_logprobs(self, experience: Experience, temperature: float) -> Tensor:
+        """Log-probabilities of the members under the reference policy, [B, G, T]."""
+        constraint = self.inference.constraints.get(experience.rollouts.role)
         with self.inference.world_model.use(REFERENCE) as model:
             scores = self.inference.scorer.score(
-                model,
-                experience.rollouts.rows,
-                temperature=self.roles[role].sampling.temperature or 1.0,
-                constraint=self.inference.constraints.get(role),
+                model, experience.rollouts.rows, temperature=temperature, constraint=constraint
             )
         return scores.logprobs.view_as(experience.rollouts.trajectory.logprobs)
 
-    def _beyond_the_paper(
-        self, role: Role, experience: Experience, replay: Sequence[Transition], epoch: int
+    def weighted(
+        self, role: Role, groups: Sequence[Sequence[tuple[ScoredRow, float]]], name: str, *, scale: float = 1.0
     ) -> dict[str, float]:
-        """Sends supervised losses beside GRPO's: likelihood of the pairs' own next states, replay of labelled transitions."""
-        settings, latent = self.roles[role], experience.rollouts.latent
+        """Sends the weighted likelihood of rows backward, per token: ``-scale sum_n w_n log p_n / sum_n w_n length_n``."""
+        weights = [weight for group in groups for _, weight in group]
+        rows = [[row for row, _ in group] for group in groups if group]
+        lengths = [len(row.ids) - row.start for group in rows for row in group]
+        total = sum_over_ranks(sum(weight * length for weight, length in zip(weights, lengths, strict=True)))
+        factors = [scale * weight / max(1.0, total) for weight in weights]
+        with self.inference.world_model.use(role, training=True) as model:
+            sums = self._send(supervised_parts(self.inference.scorer, model, rows, factors), model)
+        return {name: sums.get("nll", 0.0) / scale}
+
+    def beyond_the_paper(self, role: Role, experience: Experience | None, batch: Batch, epoch: int) -> dict[str, float]:
+        """Sends supervised losses beside the objective's: likelihood of the pairs' own next states, replay of labels."""
+        settings, latent = self.roles[role], None if experience is None else experience.rollouts.latent
         sums: dict[str, float] = {}
-        if settings.nll_weight and latent is not None:
+        if settings.nll_weight and experience is not None and latent is not None:
             labelled = _labelled(experience.rollouts.pairs, latent.actions)
             sums |= self.supervised(role, {role: settings.nll_weight}, labelled, "nll", epoch)
+        if settings.state_only_weight:
+            sums |= self.state_only(batch.unlabelled, settings.state_only_weight, epoch)
         if settings.replay_weight:
-            sums |= self.supervised(role, {role: settings.replay_weight}, replay, "replay_nll", epoch)
+            sums |= self.supervised(role, {role: settings.replay_weight}, batch.labelled, "replay_nll", epoch)
         return sums
+
+    def state_only(self, pairs: Sequence[UnlabelledPair], scale: float, epoch: int) -> dict[str, float]:
+        """Sends the likelihood of next states backward with the action unknown."""
+        prompts = self.inference.prompts
+        rows = [prompts.state_only_row(pair, prompts.wording_of(pair, Role.FWM, epoch)) for pair in pairs]
+        return self.weighted(Role.FWM, [[(row, 1.0)] for row in rows], "state_only_nll", scale=scale)
 
     def _send(self, parts: Iterable[LossPart], model: PreTrainedModel) -> dict[str, float]:
         """Sends parts backward and adds up what they say."""

@@ -11,7 +11,15 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from swirl_lightning.data.loader import EpochLoader, Numbered, epoch_order, expected_work, labelled_batches, unlabelled_batches
+from swirl_lightning.data.loader import (
+    EpochLoader,
+    Numbered,
+    Passes,
+    epoch_order,
+    expected_work,
+    unlabelled_batches,
+    warmup_batches,
+)
 from swirl_lightning.data.overlap import Overlap, with_state_only
 from swirl_lightning.data.reader import read_mapped
 from swirl_lightning.data.reading import Mapping
@@ -146,7 +154,7 @@ class TransitionDataModule(L.LightningDataModule):
         self._pairs = self.unlabelled
         if streamed:
             assert self.state_only is not None
-            settings = {"seed": self.seed, "buffer": self.stream_buffer, "window": self.batch_size}
+            settings = {"seed": self.seed, "buffer": self.stream_buffer, "window": max(self.batch_size, self.warmup_batch_size)}
             self._pairs = PairStream(
                 self.state_only, self.state_only_mapping, overlap=overlap, beside=self.unlabelled, **settings
             )
@@ -169,14 +177,14 @@ class TransitionDataModule(L.LightningDataModule):
     def connect(self, run: Run) -> Splits:
         """Learns what each epoch of a run reads; see ``RunData``."""
         self._run = run
-        self._refuse_empty(**self._read_by(run.phases))
+        self._refuse_empty(**self._read_by(run.phases, state_only=run.plan(0).state_only))
         return Splits(self.labelled, self.unlabelled, self.val, self.test, self.replay_batch_size)
 
-    def _read_by(self, phases: frozenset[Phase]) -> dict[str, bool]:
+    def _read_by(self, phases: frozenset[Phase], *, state_only: bool = False) -> dict[str, bool]:
         """Whether some phase reads the labelled transitions, and the state-only pairs that are there already."""
         return {
             "labelled": Phase.WARMUP in phases or self.replay_batch_size > 0,
-            "unlabelled": bool(phases - {Phase.WARMUP}) and self.stream_batches is None,
+            "unlabelled": (state_only or bool(phases - {Phase.WARMUP})) and self.stream_batches is None,
         }
 
     def _refuse_empty(self, **wanted: bool) -> None:
@@ -215,8 +223,10 @@ class TransitionDataModule(L.LightningDataModule):
                 rank_zero_warn(f"data.{name} is {size}, so {trainer.world_size - size} of {trainer.world_size} processes idle")
         epoch, place = trainer.current_epoch, {"rank": trainer.global_rank, "world_size": trainer.world_size}
         if plan.phase is Phase.WARMUP:
-            order, make = self._warmup_order(epoch), labelled_batches(self.labelled)
-            return self._epoch_loader(order, self.warmup_batch_size, make, self.labelled, 1)
+            order, size = self._warmup_order(epoch), self.warmup_batch_size
+            pairs = self._endless_pairs() if plan.state_only else None
+            make = warmup_batches(self.labelled, pairs, size, plan.number * -(-len(order) // size) * size, **place)
+            return self._epoch_loader(order, size, make, self.labelled, 1)
         make = unlabelled_batches(self._pairs, self.labelled, self.replay_batch_size, self.seed, epoch, **place)
         return self._epoch_loader(self._swirl_order(plan), self.batch_size, make, self._pairs, plan.group_size)
 
@@ -240,6 +250,9 @@ class TransitionDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+
+    def _endless_pairs(self) -> Numbered[UnlabelledPair]:
+        return self._pairs if self.stream_batches is not None else Passes(self.unlabelled, self.seed + 2)
 
     def _swirl_order(self, plan: EpochPlan) -> Sequence[int]:
         """Numbers of an epoch's pairs; out of a stream, those that follow the ones of the epoch before."""

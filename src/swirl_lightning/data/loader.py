@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -130,9 +130,51 @@ def expected_work(pair: UnlabelledPair | Transition, group_size: int) -> float:
     return 0.0 if isinstance(pair.state, bytes) else len(pair.context) + len(pair.state) + group_size * len(pair.next_state)
 
 
-def labelled_batches(items: Sequence[Transition]) -> Callable[[Sequence[int], int], Batch]:
-    """Makes warm-up batches."""
-    return lambda indices, batch: Batch(labelled=tuple(items[i] for i in indices))
+class Passes(Generic[T]):
+    """An endless row of items, numbered from 0: pass after pass over them, each in an order of its own.
+
+    Args:
+        items: at least one.
+        seed: of the orders.
+    """
+
+    def __init__(self, items: Sequence[T], seed: int) -> None:
+        self._items, self._seed = items, seed
+        self._pass, self._order = -1, list[int]()
+
+    def __getitem__(self, number: int) -> T:
+        if number // len(self._items) != self._pass:
+            self._pass = number // len(self._items)
+            self._order = epoch_order(len(self._items), self._seed, self._pass)
+        return self._items[self._order[number % len(self._items)]]
+
+
+def warmup_batches(
+    labelled: Sequence[Transition],
+    state_only: Numbered[UnlabelledPair] | None = None,
+    size: int = 0,
+    first: int = 0,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Callable[[Sequence[int], int], Batch]:
+    """Makes warm-up batches, with state-only pairs beside the labelled transitions where asked.
+
+    Args:
+        labelled: labelled transitions.
+        state_only: endless row of pairs, or None.
+        size: pairs of a global batch.
+        first: number of the epoch's first pair.
+        rank: this process.
+        world_size: number of processes.
+    """
+
+    def make(indices: Sequence[int], batch: int) -> Batch:
+        numbers = range(first + batch * size + rank, first + (batch + 1) * size, world_size)
+        beside = () if state_only is None else tuple(state_only[number] for number in numbers)
+        return Batch(labelled=tuple(labelled[i] for i in indices), unlabelled=beside)
+
+    return make
 
 
 def unlabelled_batches(

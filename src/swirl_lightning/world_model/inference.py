@@ -166,6 +166,10 @@ class Inference:
 
     def exact_match(self, role: Role, transitions: Sequence[Transition]) -> float:
         """Share of labelled transitions whose answer the role gives right, greedily; compared in the tokenizer's own form."""
+        return sum(self.right_answers(role, transitions)) / len(transitions)
+
+    def right_answers(self, role: Role, transitions: Sequence[Transition]) -> list[bool]:
+        """Which labelled transitions the role answers right, greedily; compared in the tokenizer's own form."""
         greedy, form = replace(self.sampling[role], temperature=0.0), self.codec.canonical
         if role is Role.FWM:
             states = self.predict_states(transitions, [t.action for t in transitions], params=greedy)
@@ -173,7 +177,14 @@ class Inference:
         else:
             actions = self.infer_actions(transitions, params=greedy)
             answers = [(z[0], t.action) for z, t in zip(actions, transitions, strict=True)]
-        return sum(form(said) == form(true) for said, true in answers) / len(transitions)
+        return [form(said) == form(true) for said, true in answers]
+
+    def answer_logprobs(self, role: Role, transitions: Sequence[Transition]) -> list[float]:
+        """Log-probabilities of the true answers of labelled transitions, nats."""
+        actions = [t.action for t in transitions]
+        if role is Role.FWM:
+            return total(self.score_states(transitions, actions, [t.next_state for t in transitions])).tolist()
+        return total(self.score_actions(transitions, actions)).tolist()
 
     def score_states(self, pairs: Sequence[Pair], actions: Sequence[str], next_states: Sequence[State]) -> TokenScores:
         """``log P(next_state | state, action)`` of N rows; consecutive rows of one pair share their prefix."""

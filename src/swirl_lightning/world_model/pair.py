@@ -297,6 +297,17 @@ class WorldModel(nn.Module):
         if JUDGE in self.models:
             self.copy(Role.FWM, JUDGE)
 
+    def moved_with(self, role: Role) -> tuple[Role, ...]:
+        """Roles that change when ``role`` is trained: both where they share weights."""
+        return tuple(Role) if self.config.storage == "shared" else (role,)
+
+    @torch.no_grad()
+    def undo(self, role: Role) -> None:
+        """Makes ``role`` what it was when the phase began: the frozen judge's copy of shared weights, else the reference."""
+        source = JUDGE if self.config.storage == "shared" else REFERENCE
+        for (_, to), (_, from_) in zip(self._named(role), self._named(source), strict=True):
+            to.copy_(from_)
+
     @contextmanager
     def judging(self, role: Role) -> Iterator[None]:
         """Within it, ``role`` is what it was when the phase began, also where the policy shares its weights.

@@ -31,6 +31,7 @@ class PromptTemplates:
     Attributes:
         fwm: wordings that ask for the next state; need ``{state}`` and ``{action}``.
         idm: wordings that ask for the action; need ``{state}`` and ``{next_state}``.
+        unknown_action: what stands for the action of a pair whose action is not known, where the FWM learns from states alone.
         system: system message; used with ``chat`` only.
         chat: wrap the wording with the tokenizer's chat template.
         chat_template_kwargs: variables of that template, e.g. ``{enable_thinking: false}`` or ``{date_string: "1 Jan 2026"}``.
@@ -38,6 +39,7 @@ class PromptTemplates:
 
     fwm: Sequence[str] = ("State:\n{state}\nAction: {action}\nNext state:\n",)
     idm: Sequence[str] = ("State:\n{state}\nNext state:\n{next_state}\nAction: ",)
+    unknown_action: str = "?"
     system: str = ""
     chat: bool = False
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -139,6 +141,10 @@ class PromptBuilder:
         """The row whose tail is ``log P(next_state | state, action)``."""
         prompt = self.fwm_prompt(pair, action, wording).ids
         return ScoredRow((*prompt, *self.state_completion(next_state)), len(prompt))
+
+    def state_only_row(self, pair: UnlabelledPair, wording: int = 0) -> ScoredRow:
+        """The row whose tail is ``log P(next_state | state)``, whatever the action was."""
+        return self.fwm_row(pair, self.templates.unknown_action, pair.next_state, wording)
 
     def idm_row(self, pair: UnlabelledPair | Transition, next_state: State, action: str, wording: int = 0) -> ScoredRow:
         """The row whose tail is ``log Q(action | state, next_state)``."""

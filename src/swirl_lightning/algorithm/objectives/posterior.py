@@ -52,15 +52,18 @@ class Posterior:
     entropy: Tensor  # float [B], nats
     effective: Tensor  # float [B], effective number of candidates, 1 / sum w^2
     agreement: Tensor  # bool [B], the reference's best candidate is the reward's best, too
+    best: Tensor  # int64 [B], the candidate that weighs most
 
 
-def solve(candidates: Candidates, rewards: Tensor, beta: float) -> Posterior:
+def solve(candidates: Candidates, rewards: Tensor, beta: float, *, belief: Tensor | None = None) -> Posterior:
     """The optimum ``q* ~ pi_ref exp(r / beta)`` of ``E_q[r] - beta KL(q || pi_ref)`` over the candidates.
 
     Args:
         candidates: with their reference log-probabilities.
         rewards: [B, N]; ``-inf`` rules a candidate out.
         beta: weight of the divergence.
+        belief: [B, N], log-probability of each candidate before anything is seen, up to a constant; the reward's best candidate
+            maximises ``r / beta`` plus it. None is an even one.
 
     Returns:
         The posterior, without gradient. A pair of which every candidate is ruled out keeps the reference's weights.
@@ -80,9 +83,10 @@ def solve(candidates: Candidates, rewards: Tensor, beta: float) -> Posterior:
     ruled_out = torch.isneginf(tilted).all(-1, keepdim=True)  # [B, 1]
     weights = torch.softmax(torch.where(ruled_out, base, tilted), dim=-1)  # [B, N]
     entropy = -torch.special.xlogy(weights, weights).sum(-1)
-    best = prior.masked_fill(~mask, -math.inf).argmax(-1)  # [B]
-    agreement = rewards.gather(-1, best[:, None])[:, 0] == rewards.amax(-1)
-    return Posterior(weights, entropy, 1 / weights.square().sum(-1), agreement)
+    favourite = prior.masked_fill(~mask, -math.inf).argmax(-1)  # [B]
+    alone = rewards / beta if belief is None else rewards / beta + belief  # [B, N]
+    agreement = (alone.gather(-1, favourite[:, None])[:, 0] == alone.amax(-1)) & ~ruled_out[:, 0]
+    return Posterior(weights, entropy, 1 / weights.square().sum(-1), agreement, weights.argmax(-1))
 
 
 def _log_importance(candidates: Candidates) -> Tensor:

@@ -1,6 +1,6 @@
 """What a member of a group is worth: parts that are combined by weight. The paper's is the judge's log-probability alone."""
 
-from swirl_lightning.algorithm.rewards.base import Member, Members, Reward, RewardPart, combine
+from swirl_lightning.algorithm.rewards.base import Member, Members, Reward, RewardPart, combine, least
 from swirl_lightning.algorithm.rewards.forms import Finished, FunctionReward, JsonForm, Pattern
 from swirl_lightning.algorithm.rewards.grounded import (
     ChangedElements,
@@ -35,4 +35,5 @@ __all__ = [
     "UnitAccuracy",
     "WordF1",
     "combine",
+    "least",
 ]

@@ -44,6 +44,11 @@ class Members(Sequence[Member]):
         """The frozen opposite model's log-probabilities of N rows: log Q(z|x,y') in Phase I, log P(y|x,z') in Phase II."""
         return self._judge()
 
+    @property
+    def were_judged(self) -> bool:
+        """Whether a reward asked the judge."""
+        return "judged" in vars(self)
+
     def answer(self, member: Member) -> State:
         """What the policy gave."""
         return member.next_state if self.role is Role.FWM else member.action
@@ -71,6 +76,10 @@ class Reward(ABC):
         Returns:
             float [N]; a value that is not finite ends the run, or leaves the member out (``model.nonfinite``).
         """
+
+    def least(self, members: Members) -> Tensor:
+        """What members are worth that count for nothing, float [N]: 0 by default."""
+        return torch.zeros(len(members))
 
 
 @dataclass(frozen=True)
@@ -133,3 +142,9 @@ def combine(parts: Sequence[RewardPart], members: Members) -> tuple[Tensor, dict
             )
     first, *rest = [part.weight * values[part.label] for part in parts]
     return sum((value.to(first.device) for value in rest), start=first), values
+
+
+def least(parts: Sequence[RewardPart], members: Members) -> Tensor:
+    """The weighted sum of the least that each part gives, float [N]: of an answer that was cut, for instance."""
+    first, *rest = [part.weight * part.reward.least(members) for part in parts]
+    return sum((value.to(first.device) for value in rest), start=first)

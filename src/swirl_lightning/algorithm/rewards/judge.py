@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -28,3 +29,8 @@ class JudgeLogprob(Reward):
         rewards, clamped = sequence_reward(members.judged, reduce=self.reduce, clamp_min=self.floor)
         members.clamped = members.clamped.to(clamped.device) | clamped
         return rewards
+
+    @override
+    def least(self, members: Members) -> Tensor:
+        lengths = members.judged.mask.sum(-1) if self.reduce == "sum" else torch.ones(len(members))
+        return lengths * (self.floor or 0.0)
