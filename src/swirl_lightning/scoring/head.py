@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.codecs.constraints import mask_for
-from swirl_lightning.scoring.own_forward import OwnLogits, forward_as, head_of
+from swirl_lightning.scoring.own_forward import OwnLogits, decoder_of, forward_as, head_of
 from swirl_lightning.scoring.packing import PackedRows
 
 LOGIT_BUDGET = 1 << 26
@@ -155,7 +155,7 @@ def scoring_through(model: PreTrainedModel, head: ScoringHead) -> Iterator[None]
     """
     module = head_of(model)
     outputs: list[Any] = []
-    handle = model.get_decoder().register_forward_hook(lambda _, __, output: outputs.append(output))
+    handle = decoder_of(model).register_forward_hook(lambda _, __, output: outputs.append(output))
     own_forward = module.forward
     try:
         with forward_as(module, lambda hidden: head.forward(OwnLogits(model, own_forward, outputs.pop()), hidden)):

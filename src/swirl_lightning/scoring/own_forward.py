@@ -36,6 +36,14 @@ def head_of(model: PreTrainedModel) -> nn.Module:
     return head
 
 
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """What computes the hidden states that the output head sees."""
+    decoder: nn.Module = model.get_decoder()
+    if decoder is model:  # Llama 4 calls its decoder otherwise than it says
+        decoder = next(child for child in model.children() if isinstance(child, PreTrainedModel))
+    return decoder
+
+
 @contextmanager
 def head_at(model: PreTrainedModel, pick: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Lets the output head see ``pick(hidden)`` of the final hidden states [batch, tokens, width] alone."""
@@ -64,7 +72,7 @@ class OwnLogits:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits [u, V] of hidden states [u, width]."""
-        decoder, head = self.model.get_decoder(), head_of(self.model)
+        decoder, head = decoder_of(self.model), head_of(self.model)
         with forward_as(decoder, lambda *_, **__: self.output), forward_as(head, lambda _: self.head(hidden[None])):
             logits: Tensor = self.model.forward(input_ids=self.ids, use_cache=False).logits  # not its hooks: inside a pass
         return logits[0]

@@ -188,7 +188,7 @@ class _Probe:
             off = self.tolerance_check(found.detach())
             off_gradient = None if self.gradients is None else self._compare_gradients(self._gradients(found))
         if path is ScoringPath.SHARED and not is_sharded(self.model):
-            turns = [score_in_turns(self.model, group, 4) for group in self.groups]
+            turns = [score_in_turns(self.model, group, 5) for group in self.groups]
             self.tolerance_check(torch.cat([scores.logprobs[scores.mask] for scores in turns]))
         return f"equal within {off:.1g} nats" + ("" if off_gradient is None else f", gradients within {off_gradient:.1g}")
 

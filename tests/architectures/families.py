@@ -1,0 +1,159 @@
+"""Tiny random-weight models of many architectures, a line each: a model type and what its configuration needs."""
+
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+VOCAB = 120
+_COMMON = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+    "max_position_embeddings": 128,
+    "sliding_window": 6,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "state_size": 8,
+    "mamba_d_state": 8,
+    "mamba_n_heads": 4,
+    "mamba_d_head": 16,
+    "mamba_expand": 2,
+}
+"""Given to every configuration that knows them."""
+_SLIDING = {"layer_types": ["sliding_attention", "full_attention"]}
+_LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "head_dim": 4}
+_LATENT |= {"num_key_value_heads": 4}
+_EXPERT_GROUPS = {"n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}
+_LINEAR = {"layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+_LINEAR |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+_SCALED = {"logits_scaling": 4.0, "attention_multiplier": 0.3, "residual_multiplier": 0.5}
+_DECODER = {"is_decoder": True}
+_HYBRID = {"layers_block_type": ["mamba", "hybrid"], "attention_hidden_size": 64, "attention_head_dim": 16}
+
+FAMILIES = {
+    # full and sliding-window attention
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {},
+    "mistral": {},
+    "ministral": {},
+    "gemma": {},
+    "gemma2": _SLIDING,
+    "gemma3_text": _SLIDING,
+    "vaultgemma": _SLIDING,
+    "gpt_oss": _SLIDING,
+    "granite": {**_SCALED, "embedding_multiplier": 3.0},
+    "granite_swa": {},
+    "cohere": {"logit_scale": 0.25},
+    "cohere2": _SLIDING,
+    "hyperclovax": _SCALED,
+    "olmo": {},
+    "olmo2": {},
+    "olmo3": {},
+    "phi": {},
+    "phi3": {},
+    "smollm3": {},
+    "starcoder2": {},
+    "stablelm": {},
+    "exaone4": _SLIDING,
+    "seed_oss": {},
+    "glm": {},
+    "glm4": {},
+    "helium": {},
+    "nemotron": {},
+    "apertus": {},
+    "arcee": {},
+    "ernie4_5": {},
+    "hunyuan_v1_dense": {},
+    "nanochat": {},
+    "bitnet": {},
+    "cwm": {},
+    "diffllama": {},
+    "doge": {},
+    "persimmon": {},
+    # mixtures of experts
+    "mixtral": {},
+    "qwen2_moe": {},
+    "qwen3_moe": {},
+    "olmoe": {},
+    "granitemoe": {"logits_scaling": 4.0},
+    "granitemoeshared": {"logits_scaling": 4.0, "shared_intermediate_size": 32},
+    "phimoe": {},
+    "ernie4_5_moe": {},
+    "glm4_moe": {},
+    "dots1": {"n_shared_experts": 1, **_EXPERT_GROUPS},
+    "hunyuan_v1_moe": {},
+    "minimax_m2": {},
+    "jetmoe": {},
+    "llama4_text": {
+        "attention_chunk_size": 6,
+        "intermediate_size_mlp": 64,
+        "layer_types": ["chunked_attention", "full_attention"],
+    },
+    # latent attention
+    "deepseek_v2": {**_LATENT, "first_k_dense_replace": 1},
+    "deepseek_v3": {**_LATENT, **_EXPERT_GROUPS},
+    "deepseek_v32": {**_LATENT, **_EXPERT_GROUPS, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 4},
+    "minicpm3": _LATENT,
+    # linear attention, convolution, state space
+    "qwen3_5_text": _LINEAR,
+    "qwen3_next": _LINEAR,
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "falcon_h1": {"mamba_d_ssm": 64, "mamba_chunk_size": 8},
+    "mamba": {},
+    "mamba2": {"num_heads": 4, "head_dim": 16, "chunk_size": 8, "n_groups": 2},
+    "falcon_mamba": {},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "mamba_dt_rank": 4},
+    "bamba": {"attn_layer_indices": [1], "mamba_chunk_size": 8},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"], "mamba_chunk_size": 8, "shared_intermediate_size": 32},
+    "nemotron_h": {"layers_block_type": ["mamba", "attention"], "mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 2},
+    "zamba": {**_HYBRID, "num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2, "mamba_dt_rank": 4},
+    "zamba2": {**_HYBRID, "mamba_ngroups": 1, "mamba_headdim": 16, "n_mamba_heads": 4, "chunk_size": 8, "num_mem_blocks": 1},
+    "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 6},
+    "minimax": {"layer_types": ["linear_attention", "full_attention"], "block_size": 4},
+    "rwkv": {},
+    "xlstm": {},
+    # older ones
+    "gpt2": {},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 6},
+    "gpt_neox": {},
+    "gptj": {"rotary_dim": 4},
+    "gpt_bigcode": {},
+    "codegen": {"rotary_dim": 4},
+    "bloom": {},
+    "mpt": {},
+    "falcon": {"head_dim": None},
+    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 64},
+    "bert": _DECODER,
+    "roberta": _DECODER,
+}
+
+
+def tiny(name, *, attention=None):
+    """A small model with weights large enough that every part of it shows in its logits."""
+    kind = CONFIG_MAPPING[name]
+    known = kind()
+    own = FAMILIES[name]
+    given = {key: value for key, value in _COMMON.items() if hasattr(known, key)}
+    config = kind(**{key: value for key, value in {**given, **own}.items() if value is not None})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.08 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+REFUSED = ("deepseek_v32",)
+"""Families with which no way of scoring agrees; a fit with one stops before it trains."""
