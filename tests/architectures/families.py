@@ -139,13 +139,13 @@ FAMILIES = {
 }
 
 
-def tiny(name, *, attention=None):
+def tiny(name, *, attention=None, **changes):
     """A small model with weights large enough that every part of it shows in its logits."""
     kind = CONFIG_MAPPING[name]
     known = kind()
     own = FAMILIES[name]
     given = {key: value for key, value in _COMMON.items() if hasattr(known, key)}
-    config = kind(**{key: value for key, value in {**given, **own}.items() if value is not None})
+    config = kind(**{key: value for key, value in {**given, **own, **changes}.items() if value is not None})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     generator = torch.Generator().manual_seed(1)

@@ -53,7 +53,7 @@ def _attention(
     """The registered function: the layout's attention where one is given, plain SDPA otherwise."""
     scores = KeyScores(scaling, kwargs.get("sliding_window"), kwargs.get("softcap"), kwargs.get("s_aux"))
     if shared_prefix is not None:
-        return shared_prefix.attend(module, query, key, value, scores), None
+        return shared_prefix.attend(module, query, key, value, scores).contiguous(), None  # as the model's own
     if scores.in_kernels:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -61,7 +61,7 @@ def _attention(
         return output, None
     groups = query.shape[1] // key.shape[1]
     output = attend(query, repeat_kv(key, groups), repeat_kv(value, groups), attention_mask, scores)
-    return output.transpose(1, 2), None
+    return output.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION_NAME, _attention)
