@@ -238,3 +238,35 @@ def test_one_column_for_both_states_is_refused(tmp_path):
     path = lines(tmp_path / "log.jsonl", PAIRS)
     with pytest.raises(DataError, match="state and next_state are one column, 'state', so nothing would ever change"):
         read_transitions(path, {"next_state": "state"})
+
+
+def test_lists_of_numbers_are_states_where_rows_are_steps_and_trajectories_elsewhere(tmp_path):
+    vectors = [{"run": 0, "o": [k, 0.5], "a": [k]} for k in range(3)]
+    table = read_transitions(lines(tmp_path / "steps.jsonl", vectors), {"state": "o", "action": "a", "episode": "run"})
+    assert [(t.state, t.next_state, t.action) for t in table] == [
+        (f"[{k}, 0.5]", f"[{k + 1}, 0.5]", f"[{k}]") for k in range(2)
+    ]
+    whole = [{"run": run, "o": [3, 4, 5], "a": [0, 1]} for run in range(2)]
+    table = read_transitions(lines(tmp_path / "whole.jsonl", whole), {"state": "o", "action": "a", "episode": "run"})
+    assert [(t.state, t.next_state, t.action) for t in table] == [("3", "4", "0"), ("4", "5", "1")] * 2
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+def test_a_stream_of_steps_counts_and_pairs_like_a_whole_reading(tmp_path, stride, monkeypatch):
+    """Whatever the borders between blocks: rows wait for the next block."""
+    import swirl_lightning.data.json_files as json_files
+    from swirl_lightning.data.reading import Mapping, Reading
+    from swirl_lightning.data.sources import items
+    from swirl_lightning.data.stream import _pairs
+
+    lengths = [1, 2, 7, 1, 12, 3, 3]
+    rows = [{"episode": f"e{e}", "step": k + 3 * (k > 4), "state": f"{e}.{k}"} for e, n in enumerate(lengths) for k in range(n)]
+    path = lines(tmp_path / "log.jsonl", rows)
+    whole = read_transitions(path, stride=stride)
+    for size in (1, 100, 250, 1000):
+        monkeypatch.setattr(json_files, "_BYTES_AT_ONCE", size)
+        reading = Reading(Mapping(actions=False, stride=stride))
+        found = pa.concat_tables(list(_pairs(items(path)[0][0], reading)))
+        assert found.column("state").to_pylist() == whole.column("state")
+        assert found.column("next_state").to_pylist() == whole.column("next_state")
+        assert reading.report.counts == whole.report.counts

@@ -66,7 +66,7 @@ class Pairing:
         left = np.flatnonzero(position % self.stride == 0)
         right = left + self.stride
         inside = right < table.num_rows
-        waiting = int(left[~inside][0]) if (~inside).any() else table.num_rows - 1
+        waiting = int(left[~inside & (left >= begins[-1])][0])  # of the last run; the last state kept of it always waits
         left, right = left[inside], right[inside]
         together = position[right] == position[left] + self.stride
         self._held, self._position = table.slice(waiting), int(position[waiting])

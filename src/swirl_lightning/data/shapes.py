@@ -19,6 +19,7 @@ from swirl_lightning.data.columns import (
     root,
 )
 from swirl_lightning.data.formats import Reader
+from swirl_lightning.data.values import canonical
 
 Kind = Literal["pairs", "steps", "trajectories", "chats"]
 _NEEDED = {"state", "next_state", "episode"}
@@ -171,9 +172,18 @@ def _states(
         return fields, "trajectories"
     if both:
         return fields, "pairs"
-    vector = isinstance(first, list) and bool(first) and all(isinstance(item, int | float) for item in first)
-    stepped = any(present(path) and isinstance(present.first(path), int | str) for path in resolved["step"])
-    return fields, "trajectories" if isinstance(first, list) and not vector and not stepped else "steps"
+    return fields, "trajectories" if isinstance(first, list) and not _is_step(present, resolved, first) else "steps"
+
+
+def _is_step(present: _Present, resolved: dict[str, tuple[str, ...]], state: list[Any]) -> bool:
+    """Whether a list is the value of one state: where rows have a step; and for numbers, where rows look like steps, too."""
+    if any(present(path) and isinstance(present.first(path), int | str) for path in resolved["step"]):
+        return True
+    if not state or not all(isinstance(item, int | float) for item in state):
+        return False
+    ended = any(present(path) and isinstance(present.first(path), bool | int) for path in resolved["done"])
+    episodes = [canonical([present.value(r, path) for path in resolved["episode"]]) for r in present.records]
+    return ended or (any(map(present, resolved["episode"])) and len(set(episodes)) < len(episodes))
 
 
 def _others(present: _Present, field: str, paths: tuple[str, ...], columns: Columns, kind: Kind) -> tuple[str, ...]:

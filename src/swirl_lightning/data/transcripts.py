@@ -11,13 +11,14 @@ from swirl_lightning.data.report import Report
 from swirl_lightning.data.values import canonical
 
 _SYSTEM = {"system", "developer"}
-_ASSISTANT = {"assistant", "gpt", "model", "bot", "chatgpt", "function_call", "tool_call"}
+_ASSISTANT = {"assistant", "gpt", "model", "bot", "chatgpt", "ai", "agent", "function_call", "tool_call"}
 _ANSWER = {"user", "human", "tool", "function", "observation", "environment", "ipython", "tool_response", "function_response"}
+_CONTENT = ("content", "value", "text", "system_prompt")  # the first that a turn holds
 _TEXT_PARTS = {"text", "input_text", "output_text"}
 
 
 def trajectory(messages: Any, report: Report) -> tuple[list[str], list[str], str]:
-    """States, actions and context of a chat in OpenAI's form (role, content) or ShareGPT's (from, value).
+    """States, actions and context of a chat in OpenAI's form (role, content) or ShareGPT's (from, value), or with text.
 
     The context is the system's text and the first user turn. The state is what came back last: tool or user turns since the
     assistant's last one, joined by line breaks; the first state is what came before the assistant's first turn. An assistant's
@@ -78,7 +79,7 @@ def _role(turn: Any, number: int) -> str:
 
 
 def _content(turn: Mapping[str, Any], number: int) -> str:
-    content = turn.get("content", turn.get("value"))
+    content = next((turn[name] for name in _CONTENT if turn.get(name) is not None), None)
     if isinstance(content, list):
         others = [part for part in content if not isinstance(part, str | Mapping)]
         others += [p for p in content if isinstance(p, Mapping) and p.get("type", "text") not in _TEXT_PARTS]
