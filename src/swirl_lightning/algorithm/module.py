@@ -266,20 +266,21 @@ class SwirlModule(ReportingModule):
             self.world_model.snapshot(self._policy, starts_iteration=self.schedule.starts_iteration(epoch))
             if self.guard is not None:
                 self.guard.begin(self._policy)
-        scheduler = self.lr_schedulers()[_OPTIMIZERS[phase]]  # type: ignore[index]
         first_warmup = phase is Phase.WARMUP and epoch == 0
-        if isinstance(scheduler, PhaseLR) and (phase is not Phase.WARMUP or first_warmup):
-            epochs = self.schedule.warmup_epochs if phase is Phase.WARMUP else 1
+        if phase is Phase.WARMUP and not first_warmup:
+            return
+        # phases of the paper are separate runs: moments start anew as the learning rate does, and others' take no memory
+        for optimizer in self.optimizers(use_pl_optimizer=False):  # type: ignore[union-attr]
+            optimizer.state.clear()
+        scheduler = self.lr_schedulers()[_OPTIMIZERS[phase]]  # type: ignore[index]
+        if isinstance(scheduler, PhaseLR):
+            epochs = self.schedule.warmup_epochs if first_warmup else 1
             scheduler.start(int(self.trainer.num_training_batches) * epochs)
 
     @override
     def on_train_epoch_end(self) -> None:
-        if not self.schedule.ends_phase(self.current_epoch):
-            return
-        if self.phase is Phase.WARMUP:
+        if self.phase is Phase.WARMUP and self.schedule.ends_phase(self.current_epoch):
             self.world_model.end_joint_warmup()
-        # phases of the paper are separate runs: moments start anew as the learning rate does, and take no memory meanwhile
-        self.optimizers(use_pl_optimizer=False)[_OPTIMIZERS[self.phase]].state.clear()  # type: ignore[index]
 
     # ------------------------------------------------------------------ training
 
