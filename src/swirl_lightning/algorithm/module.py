@@ -26,7 +26,7 @@ from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.algorithm.steps import PhaseSteps
 from swirl_lightning.algorithm.warmup import announce_end, check_thresholds, measure_roles
-from swirl_lightning.codecs import known_stops, load_codec
+from swirl_lightning.codecs import CodecCallable, known_stops, load_codec
 from swirl_lightning.distributed.ranks import add_over_ranks, reduce_gradients
 from swirl_lightning.distributed.sharding import whole
 from swirl_lightning.distributed.strategies import check_strategy, sharding_of
@@ -51,6 +51,8 @@ class SwirlModule(ReportingModule):
     Args:
         world_model: the pair and its storage; in Python also the base model alone, a hub name or local folder.
         tokenizer: hub name or local folder; None takes the base model's.
+        codec: turns states and actions into token ids; by default text or images, as the base's folder says. Another one is
+            a subclass of ``TextCodec``, called with the tokenizer's name or folder.
         prompts: wordings of both roles.
         max_prompt_tokens: longer prompts lose the middle of their states, never the action. None is what the model's positions
             leave beside the longest completion, 4096 at most.
@@ -83,6 +85,7 @@ class SwirlModule(ReportingModule):
         self,
         world_model: WorldModelLike,
         tokenizer: str | None = None,
+        codec: CodecCallable = load_codec,
         prompts: PromptTemplates = PromptTemplates(),  # noqa: B008  # frozen
         max_prompt_tokens: int | None = None,
         schedule: PhaseSchedule = PhaseSchedule(),  # noqa: B008  # frozen
@@ -115,7 +118,7 @@ class SwirlModule(ReportingModule):
         self._guard_settings = guard
         self.guard: PhaseGuard | None = None
         self.gradient_clip, self.pseudo_temperature, self.nonfinite = gradient_clip, pseudo_temperature, nonfinite
-        self._wording = (tokenizer, prompts, max_prompt_tokens)
+        self._wording, self._codec = (tokenizer, prompts, max_prompt_tokens), codec
         if isinstance(world_model.base, str):
             self.take_base(world_model.base)
         self.scorer, self.engine, self.seed = CausalScorer(token_budget), engine, seed
@@ -135,7 +138,7 @@ class SwirlModule(ReportingModule):
         check_base(base)
         tokenizer, templates, max_prompt_tokens = self._wording
         self.world_model_config = replace(self.world_model_config, base=base)
-        self.codec = load_codec(tokenizer or base, stop_ids=known_stops(base), **templates.speech)
+        self.codec = self._codec(tokenizer or base, stop_ids=known_stops(base), **templates.speech)  # type: ignore[call-arg]
         self.prompts = PromptBuilder(self.codec, templates, max_prompt_tokens or checks.MOST_PROMPT_TOKENS)
 
     @override

@@ -10,11 +10,12 @@ from swirl_lightning.codecs.constraints import (
     mask_for,
 )
 from swirl_lightning.codecs.image import ImageCodec, load_codec
-from swirl_lightning.codecs.text import TextCodec, known_stops
+from swirl_lightning.codecs.text import CodecCallable, TextCodec, known_stops
 
 __all__ = [
     "ChoiceConstraint",
     "Codec",
+    "CodecCallable",
     "ConstraintSpec",
     "GrammarConstraint",
     "ImageCodec",

@@ -25,10 +25,9 @@ from swirl_lightning.codecs.constraints import RangeConstraint
 from swirl_lightning.codecs.image_cache import CodeCache, image_hash
 from swirl_lightning.codecs.image_models import ImageModel, load_image_model
 from swirl_lightning.codecs.image_pixels import pixels, to_png
-from swirl_lightning.codecs.text import TextCodec
+from swirl_lightning.codecs.text import CODEC, TextCodec
 from swirl_lightning.types import Role, State
 
-CODEC = "codec.json"  # beside a tokenizer: its model speaks images
 IMAGE_MODEL = "image_model"  # folder of the image model, beside it
 _MAGIC = b"\x00swirl-tokens\x01"
 _IN_MEMORY = 1 << 18  # images whose codes are kept in memory
@@ -241,7 +240,7 @@ class ImageCodec(TextCodec):
     @override
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes tokenizer, image model and ``codec.json``, which ``load_codec`` reads."""
-        super().save_pretrained(folder)
+        self.tokenizer.save_pretrained(str(folder))
         self.images.save(Path(folder) / IMAGE_MODEL)
         settings: dict[str, Any] = {
             "image_model": IMAGE_MODEL,
@@ -268,12 +267,18 @@ def load_codec(folder: str | Path, **speech: Any) -> TextCodec:
         **speech: further arguments of ``TextCodec``.
 
     Raises:
-        ValueError: if ``codec.json`` and the image model differ in their number of codes, or the tokenizer does not fit.
+        ValueError: if ``codec.json`` and the image model differ in their number of codes, the tokenizer does not fit, or the
+            folder speaks by a codec of somebody's own.
     """
     file = Path(folder) / CODEC
     if not file.is_file():
         return TextCodec(str(folder), **speech)
     settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if "class_path" in settings:
+        raise ValueError(
+            f"{file}: the model speaks by {settings['class_path']}, a codec of somebody's own, and no code is run because a "
+            "folder names it: name it as model.codec of swirl fit, or load the folder with it in Python"
+        )
     images = load_image_model(Path(folder) / settings["image_model"])
     if images.codes != settings["codes"]:
         raise ValueError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from swirl_lightning.types import Role, State
 log = logging.getLogger(__name__)
 
 _ROUNDS = 4  # of encoding and decoding, after which a text no longer changes
+
+CODEC = "codec.json"
+"""Beside a tokenizer: its model speaks something else than plain text."""
 
 
 class TextCodec:
@@ -143,8 +147,11 @@ class TextCodec:
         return state
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the tokenizer."""
+        """Writes the tokenizer and, of a subclass, its name: whoever reads the folder as plain text is told."""
         self.tokenizer.save_pretrained(str(folder))
+        if type(self) is not TextCodec:
+            named = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}"}
+            (Path(folder) / CODEC).write_text(json.dumps(named) + "\n", encoding="utf-8")
 
 
 def known_stops(base: str) -> list[int]:
@@ -162,3 +169,7 @@ def known_stops(base: str) -> list[int]:
             return []
         ids = config.get("eos_token_id", config.get("text_config", {}).get("eos_token_id"))
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+
+
+CodecCallable = Callable[[str], TextCodec]
+"""Makes the codec of a tokenizer's name or folder; also given ``stop_ids``, ``chat`` and ``chat_template_kwargs``."""
