@@ -32,7 +32,14 @@ def yaml_of(name):
 
 
 def test_examples_are_short():
-    assert {file.stem for file in EXAMPLES} >= {"own_world", "own_metric", "own_callback", "own_engine", "own_codec"}
+    assert {file.stem for file in EXAMPLES} >= {
+        "own_world",
+        "own_metric",
+        "own_callback",
+        "own_engine",
+        "own_codec",
+        "own_reward",
+    }
     assert all(len(file.read_text().splitlines()) < 40 for file in EXAMPLES)
 
 
@@ -55,7 +62,7 @@ def test_a_run_of_nothing_but_the_users_own(outside, capsys):
             **yaml_of("codec")["model"],
             "max_prompt_tokens": 64,
             "schedule": {"warmup_epochs": 1, "iterations": 1},
-            "fwm": sampling,
+            "fwm": sampling | yaml_of("reward")["model"]["fwm"],
             "idm": sampling,
         },
         "data": {

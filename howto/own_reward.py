@@ -1,13 +1,11 @@
 """A reward of your own: copying the old state is worth less than any honest try.
 
-In YAML, with this file on the Python path:
-
-    model:
-      fwm:
-        rewards:
-          - reward: { class_path: JudgeLogprob }       # the paper's
-          - reward: { class_path: your_reward.Moved }  # this one
-            weight: 0.5
+model:
+  fwm:
+    rewards:
+      - reward: { class_path: JudgeLogprob } # the paper's
+      - reward: { class_path: own_reward.Moved } # this one
+        weight: 0.5
 """
 
 from __future__ import annotations
