@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.distributed.watch import StoppedAloneError
+from swirl_lightning.internals import cluster_environment
 
 
 class Preemption(Callback):
@@ -124,12 +125,12 @@ class Preemption(Callback):
             _say(f"{number.name}: stopped after {trainer.global_step} steps; {place}")
             if number == self._requeue_signal(trainer):
                 _requeue()
-        started = isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
+        started = isinstance(cluster_environment(trainer), LightningEnvironment)
         raise (SystemExit if agreed else StoppedAloneError)(0 if started and trainer.global_rank > 0 else 128 + number)
 
     @staticmethod
     def _requeue_signal(trainer: L.Trainer) -> signal.Signals | None:
-        environment = trainer._accelerator_connector.cluster_environment  # strategies of one device know none
+        environment = cluster_environment(trainer)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             return environment.requeue_signal
         return None

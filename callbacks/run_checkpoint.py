@@ -14,6 +14,7 @@ from swirl_lightning.callbacks.preemption import Preemption
 from typing_extensions import override
 
 from swirl_lightning.files import clear_temporaries, discard, sync_folder
+from swirl_lightning.internals import batches_that_stepped, validates_now
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -136,13 +137,13 @@ class RunCheckpoint(ModelCheckpoint):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if not self._epoch_open:
             return
-        loop, epoch_loop = checkpoint["loops"]["fit_loop"], trainer.fit_loop.epoch_loop
+        loop = checkpoint["loops"]["fit_loop"]
         for counted in loop["epoch_progress"].values():  # Lightning counts the epoch before it calls the hooks
             counted["processed"] -= 1
         for loader in loop["state_dict"]["combined_loader"]:  # no batch is left, also where limit_train_batches left some out
             loader["handed_out"] = len(trainer.train_dataloader)  # type: ignore[arg-type]
-        if epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):  # type: ignore[arg-type]
-            loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # skips validation, which it counts as a batch
+        if validates_now(trainer):
+            batches_that_stepped(loop, -1)  # skips validation, which it counts as a batch
 
     # ------------------------------------------------------------------ how
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from swirl_lightning.internals import PeftModel
+from swirl_lightning.internals import PeftModel, attention_named
 from swirl_lightning.types import Role, SamplingParams
 from swirl_lightning.world_model.adapters import merged
 from swirl_lightning.world_model.inference import Inference
@@ -68,12 +68,8 @@ def export_role(inference: Inference, role: Role, folder: str | Path, *, adapter
 
 def _save(model: Any, folder: Path) -> None:
     """Saves a causal LM with an attention name that any ``transformers`` knows."""
-    own = model.config._attn_implementation
-    model.config._attn_implementation = "sdpa"
-    try:
+    with attention_named(model.config, "sdpa"):
         model.save_pretrained(str(folder))
-    finally:
-        model.config._attn_implementation = own
 
 
 def read_recipe(folder: str | Path) -> tuple[PromptTemplates, int, SamplingParams]:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from swirl_lightning.distributed.ranks import sum_over_ranks
 from swirl_lightning.distributed.shards import Stored
+from swirl_lightning.internals import computes_in, each_tensor, settle_gradient_types, unsplit_blocks
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Sharding:
             model: on the meta device, or equal on every rank.
             reference: whether it is the reference policy.
         """
-        names = set(model._no_split_modules or ())
+        names = unsplit_blocks(model)
         blocks = [module for module in model.modules() if type(module).__name__ in names]
         if not blocks:
             raise ValueError(
@@ -83,8 +84,7 @@ def device_of(model: PreTrainedModel) -> torch.device:
 
 def compute_dtype(model: PreTrainedModel) -> torch.dtype:
     """What a model computes in."""
-    policy = model._get_fsdp_state()._mp_policy if isinstance(model, FSDPModule) else None
-    dtype: torch.dtype = model.dtype if policy is None or policy.param_dtype is None else policy.param_dtype
+    dtype: torch.dtype = computes_in(model) or model.dtype
     return dtype
 
 
@@ -137,7 +137,7 @@ def load_from_first(model: nn.Module, source: nn.Module | None, sharding: Shardi
         sharding: how it was sharded.
     """
     device = sharding.mesh.device_type
-    model._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
+    each_tensor(model, lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
     given = {} if source is None else dict(source.named_parameters())
     for name, parameter in model.named_parameters():
         values = (
@@ -146,6 +146,4 @@ def load_from_first(model: nn.Module, source: nn.Module | None, sharding: Shardi
         dist.broadcast(values, src=0)
         fill(parameter, values)
     if isinstance(model, FSDPModule):
-        # FSDP2 looks once, before the first forward pass, at which type the gradients of trainable parameters are to have:
-        # a role that is frozen then would get bfloat16 gradients for its float32 weights, which torch refuses
-        model._get_fsdp_state()._lazy_init()
+        settle_gradient_types(model)

@@ -105,8 +105,8 @@ class ShardedStrategy(_Watched, ModelParallelStrategy):
     def model_to_device(self) -> None:
         assert self.model is not None
         for module in self.model.modules():  # parameters are where they belong; offloaded ones must stay
-            for name, buffer in module._buffers.items():
-                module._buffers[name] = None if buffer is None else buffer.to(self.root_device)
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(self.root_device))
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:

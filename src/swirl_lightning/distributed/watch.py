@@ -11,10 +11,10 @@ from datetime import timedelta
 from itertools import count
 
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _get_default_store
 from typing_extensions import override
 
 from swirl_lightning.distributed.parent import watched
+from swirl_lightning.internals import default_store
 
 _DONE = b"done"
 _runs = count()  # ranks start their watches in the same order, so the number names one run on all of them
@@ -136,5 +136,5 @@ def watch_ranks() -> RankWatch | None:
     watched.set()
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return None
-    store = dist.PrefixStore(f"swirl-watch-{next(_runs)}", _get_default_store().clone())  # type: ignore[attr-defined]  # not in the stub
+    store = dist.PrefixStore(f"swirl-watch-{next(_runs)}", default_store().clone())  # type: ignore[attr-defined]  # not in the stub
     return RankWatch(store, dist.get_rank(), dist.get_world_size())

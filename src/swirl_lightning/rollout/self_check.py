@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedModel
 
+from swirl_lightning.internals import attention_name
 from swirl_lightning.rollout.base import RolloutRequest
 from swirl_lightning.rollout.decoders import RolloutPath
 from swirl_lightning.rollout.drawing import draw
@@ -43,7 +44,7 @@ def rollout_path(model: PreTrainedModel) -> RolloutPath:
     path = _found.get(model)
     if path is None:
         scoring = scoring_path(model)  # also settles the attention
-        key = (*model_key(model), scoring, model.config._attn_implementation)
+        key = (*model_key(model), scoring, attention_name(model))
         if key not in _by_key:
             rungs = [path for path in RolloutPath if path is not RolloutPath.SHARED or scoring is ScoringPath.SHARED]
             _by_key[key] = first_that_agrees(model, "rollouts", rungs, lambda rung: compare_rollouts(model, rung), name=str)

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from typing_extensions import override
 
 from swirl_lightning.distributed.sharding import device_of, is_sharded
-from swirl_lightning.internals import LoraLayer, adapter_key
+from swirl_lightning.internals import LoraLayer, adapter_key, version_of
 from swirl_lightning.rollout.base import RolloutEngine, RolloutRequest
 from swirl_lightning.types import Trajectory
 
@@ -97,7 +97,7 @@ class VllmEngine(RolloutEngine):
         adapter = layer.active_adapters[0]
         named = ((adapter_key(name, adapter), parameter) for name, parameter in model.named_parameters())
         tensors = {f"base_model.model.{key}": parameter for key, parameter in named if key is not None}
-        versions = tuple(tensor._version for tensor in tensors.values())
+        versions = tuple(version_of(tensor) for tensor in tensors.values())
         before = self._pushed.get(adapter)
         if before is not None and before[0] == versions:
             return before[1]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-cpu_attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+from swirl_lightning.internals import cpu_attention, cpu_attention_backward
+
 _BLOCK = 64  # queries that go through the kernel together
 _LONGEST = 1536
 

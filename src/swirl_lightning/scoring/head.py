@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.codecs.constraints import mask_for
-from swirl_lightning.scoring.own_forward import OwnLogits, decoder_of, forward_as, head_of
+from swirl_lightning.internals import forward_as
+from swirl_lightning.scoring.own_forward import OwnLogits, decoder_of, head_of
 from swirl_lightning.scoring.packing import PackedRows
 
 LOGIT_BUDGET = 1 << 26

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from swirl_lightning.internals import forward_as, is_compiled
 from swirl_lightning.scoring.attention import PackedLayout
-from swirl_lightning.scoring.own_forward import forward_as
 
 _MOST = 0.9  # share of the tokens above which picking them costs what it saves
 
@@ -32,7 +32,7 @@ def last_layer_at(model: PreTrainedModel, layout: PackedLayout, positions: Tenso
     layers = [module for module in model.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)]
     layout.skip_queries(model.config.get_text_config().num_hidden_layers - 1, positions)
     mlp = getattr(layers[-1], "mlp", None) if layers else None
-    if mlp is None or _computed_anew(layers[-1]) or mlp._compiled_call_impl is not None:
+    if mlp is None or _computed_anew(layers[-1]) or is_compiled(mlp):
         yield
         return
     own_forward = mlp.forward

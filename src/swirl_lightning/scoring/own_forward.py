@@ -9,19 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-
-@contextmanager
-def forward_as(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Calls ``forward`` in the place of the module's own; may be nested."""
-    before = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward  # the instance attribute; the class's forward shows again
-        else:
-            module.forward = before
+from swirl_lightning.internals import forward_as
 
 
 def head_of(model: PreTrainedModel) -> nn.Module:

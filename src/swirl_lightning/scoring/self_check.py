@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swirl_lightning.distributed.sharding import any_rank, compute_dtype, device_of, is_sharded, local_rows
+from swirl_lightning.internals import attention_name
 from swirl_lightning.scoring.attention import ATTENTION_NAME
 from swirl_lightning.scoring.packing import Group
 from swirl_lightning.scoring.passes import ScoringPath, score_in_turns, score_pass
@@ -79,7 +80,7 @@ def scoring_path(model: PreTrainedModel, *, gradients: bool = False) -> ScoringP
             key = _key(model, gradients)
             found = _choose(model, gradients)
             _by_key[key] = _by_key[_key(model, gradients, found.attention)] = found
-        if found.attention != model.config._attn_implementation:
+        if found.attention != attention_name(model):
             model.set_attn_implementation(found.attention)
         _found[model] = found
     return found.path
@@ -103,11 +104,11 @@ def model_key(model: PreTrainedModel) -> tuple[object, ...]:
 
 
 def _key(model: PreTrainedModel, gradients: bool, attention: str | None = None) -> tuple[object, ...]:
-    return *model_key(model), gradients, attention or model.config._attn_implementation
+    return *model_key(model), gradients, attention or attention_name(model)
 
 
 def _choose(model: PreTrainedModel, gradients: bool) -> _Found:
-    own = str(model.config._attn_implementation)
+    own = attention_name(model)
     rungs = [(ScoringPath.SHARED, own), (ScoringPath.PLAIN, own), (ScoringPath.PLAIN, EAGER)]
     probe = _Probe(model, gradients=gradients and any(p.requires_grad for p in model.parameters()))
 
@@ -279,7 +280,7 @@ def probe_ids(model: PreTrainedModel, count: int) -> list[int]:
 @contextlib.contextmanager
 def attention_as(model: PreTrainedModel, implementation: str) -> Iterator[None]:
     """Another attention implementation; architectures that have but one keep it."""
-    before = str(model.config._attn_implementation)
+    before = attention_name(model)
     if implementation != before:
         model.set_attn_implementation(implementation)
     try:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from swirl_lightning.scoring.causal_blocks import causal_backward, causal_forward, cpu_attention, cpu_attention_backward
+from swirl_lightning.internals import cpu_attention, cpu_attention_backward
+from swirl_lightning.scoring.causal_blocks import causal_backward, causal_forward
 
 
 def attend_in_two_parts(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swirl_lightning.distributed.sharding import local_rows
+from swirl_lightning.internals import exact_modules, own_parameters
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 _OF_TRAINER: dict[str, tuple[Dtype, Dtype]] = {  # Lightning's name: what weights are kept in, what is computed in
@@ -99,18 +100,18 @@ def computing_in(model: PreTrainedModel, dtype: torch.dtype, *, training: bool) 
     if dtype == torch.float32:
         yield
         return
-    exact = tuple(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    exact = exact_modules(model)
     casts: dict[Tensor, Tensor] = {}  # tied weights stay tied
     replaced: list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter]] = []
     try:
         with torch.set_grad_enabled(training):
             for path, module in model.named_modules():
-                for name, weight in module._parameters.items():
+                for name, weight in own_parameters(module).items():
                     if weight is None or weight.dtype != torch.float32 or ".lora_" in f".{path}.{name}":
                         continue
                     if any(part in exact for part in (*path.split("."), name)):
                         continue
-                    replaced.append((module._parameters, name, weight))
+                    replaced.append((own_parameters(module), name, weight))
                     if weight not in casts:
                         casts[weight] = weight.to(dtype)
         for parameters, name, weight in replaced:
