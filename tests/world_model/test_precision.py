@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.optim import SGD, AdamW
 
+from swirl_lightning.algorithm.checks import check_numbers
 from swirl_lightning.algorithm.optimizers import warn_of_lost_updates
 from swirl_lightning.algorithm.phase_log import summary
 from swirl_lightning.scoring.scorer import CausalScorer
@@ -137,6 +138,23 @@ def test_a_processor_without_bfloat16_is_said(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compute_type("bfloat16", "auto")
+
+
+@pytest.mark.parametrize("broken", ["raises", "is far off"])
+def test_a_model_that_cannot_be_computed_in_bfloat16_is_refused(folder, broken, monkeypatch):
+    pair = WorldModel(WorldModelConfig(folder, compute_dtype="bfloat16"))
+    check_numbers(pair)
+    norm = type(pair.models["fwm"].model.norm)
+    forward = norm.forward
+
+    def other(self, hidden):
+        if hidden.dtype is BFLOAT16 and broken == "raises":
+            raise RuntimeError("expected scalar type Float")
+        return forward(self, hidden) * (1 if hidden.dtype is FLOAT32 else 300)
+
+    monkeypatch.setattr(norm, "forward", other)
+    with pytest.raises(ValueError, match=r"cannot be computed in bfloat16 \(.*compute_dtype to float32"):
+        check_numbers(pair)
 
 
 def test_the_share_of_lost_updates_is_that_of_the_weights_that_stay():

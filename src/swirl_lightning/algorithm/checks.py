@@ -13,11 +13,13 @@ from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs import Codec
 from swirl_lightning.rollout.self_check import rollout_path
-from swirl_lightning.scoring.self_check import scoring_path
+from swirl_lightning.scoring.scorer import CausalScorer
+from swirl_lightning.scoring.self_check import probe_ids, scoring_path
 from swirl_lightning.types import Role, ScoredRow, Splits, Transition
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.prompts import PromptBuilder
 
+_ROUNDING = 0.5  # nats a token; bfloat16 makes a few hundredths
 MOST_PROMPT_TOKENS = 4096  # where the model has room for more
 
 
@@ -124,11 +126,31 @@ def check_numbers(world_model: WorldModel) -> None:
 
     Raises:
         UnsupportedModelError: if a model gives other numbers than the engine on every path.
+        ValueError: if it cannot be computed in the ``compute_dtype`` of the pair.
     """
     for role in Role:
         with world_model.use(role, exact=True) as model:  # numbers are compared, not what bfloat16 makes of them
             scoring, rollouts = scoring_path(model, gradients=True), rollout_path(model)
             rank_zero_info(f"{role.upper()}, {type(model).__name__}: scored by {scoring} rows, rollouts by {rollouts}")
+        _check_rounding(world_model, role)
+
+
+def _check_rounding(world_model: WorldModel, role: Role) -> None:
+    """What a model computes in ``compute_dtype`` is near what it computes with its weights as they are."""
+    found = []
+    for exact in (True, False):
+        with world_model.use(role, exact=exact) as model:
+            row = ScoredRow(tuple(probe_ids(model, 16)), 1)
+            try:
+                found.append(CausalScorer().score(model, [[row]]).logprobs)
+                why = f"its log-probabilities are off by {float((found[0] - found[-1]).abs().mean()):.2g} nats a token"
+            except RuntimeError as error:
+                why = str(error)
+    if len(found) < 2 or not float((found[0] - found[1]).abs().mean()) < _ROUNDING:
+        raise ValueError(
+            f"{type(model).__name__} cannot be computed in {str(world_model.compute_dtype).removeprefix('torch.')} ({why}): set "
+            "model.world_model.compute_dtype to float32"
+        )
 
 
 def check_labelled(

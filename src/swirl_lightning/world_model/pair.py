@@ -109,6 +109,8 @@ class WorldModel(nn.Module):
         self.compute_dtype = compute_type(config.compute_dtype, config.dtype)
         if sharding is not None and sharding.compute_dtype is None and self.compute_dtype != torch.float32:
             sharding = replace(sharding, compute_dtype=self.compute_dtype)
+        if sharding is not None and config.storage == "adapters" and config.dtype == "bfloat16":
+            raise ValueError("fsdp shards weights of one type, and adapters are float32: set world_model.dtype to auto")
         self.sharding = sharding
         self.models = nn.ModuleDict()
         self.joint: Tensor
