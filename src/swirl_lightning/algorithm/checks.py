@@ -148,8 +148,8 @@ def _check_rounding(world_model: WorldModel, role: Role) -> None:
                 why = str(error)
     if len(found) < 2 or not float((found[0] - found[1]).abs().mean()) < _ROUNDING:
         raise ValueError(
-            f"{type(model).__name__} cannot be computed in {str(world_model.compute_dtype).removeprefix('torch.')} ({why}): set "
-            "model.world_model.compute_dtype to float32"
+            f"{type(model).__name__} cannot be computed in {str(world_model.compute_dtype).removeprefix('torch.')} ({why}): "
+            "set model.world_model.compute_dtype to float32"
         )
 
 
