@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer
 from swirl_lightning.cli import main
 from swirl_lightning.codecs.bpe import texts
 from swirl_lightning.data import TransitionDataModule
-from swirl_lightning.types import Splits
+from swirl_lightning.types import Splits, Transition
 from swirl_lightning.world_model.new import NewModel
 
 NEW = {"hidden_size": 32, "layers": 1, "heads": 2, "vocab_size": 300, "max_positions": 160}
@@ -116,5 +116,7 @@ def test_a_folder_of_somebody_else_stays(tmp_path):
 
 
 def test_images_need_a_codec_and_text_none(tmp_path):
-    with pytest.raises(ValueError, match="the training data hold nothing"):
-        NewModel().make([], tmp_path)
+    text, image = (Transition(state, state, "a", episode="e") for state in ("x", b"x"))
+    for rows, codec, said in (([], None, "split is empty"), ([text], "c", "holds text"), ([image], None, "holds images: give")):
+        with pytest.raises(ValueError, match=said):
+            NewModel(codec=codec).make(rows, tmp_path)

@@ -69,9 +69,12 @@ class NewModel:
             FileNotFoundError: if there is no such image codec.
             ValueError: if the data hold images and there is no codec, or the other way round.
         """
-        if not rows or isinstance(rows[0].state, bytes) != (self.codec is not None):
-            found = "nothing" if not rows else "text" if isinstance(rows[0].state, str) else "images"
-            raise ValueError(f"a new model with codec {self.codec!r} cannot be made: the training data hold {found}")
+        if not rows:
+            raise ValueError("a new model needs training data: the training split is empty")
+        if isinstance(rows[0].state, bytes) and self.codec is None:
+            raise ValueError("the data holds images: give --codec (model.world_model.base.codec), the folder of an image codec")
+        if isinstance(rows[0].state, str) and self.codec is not None:
+            raise ValueError(f"the data holds text, of which no image codec can be made use: leave {self.codec!r} out")
         tokenizer = train_tokenizer(rows, self.vocab_size, self.pieces)
         codec = TextCodec(tokenizer) if self.codec is None else image_codec(tokenizer, load_image_model(self.codec))
         fields: dict[str, Any] = {
