@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-visual real-model test test-worlds lint format soak study bench bench-trl clean
+.PHONY: help install quickstart quickstart-visual real-model test test-worlds lint format soak study bench bench-trl gpu clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -75,6 +75,11 @@ bench-trl: install ## a whole step against TRL's GRPOTrainer, which gets an envi
 	for run in phase2-text:16384 phase2-text-observation:16384 phase1-text:1100 phase1-image:1070; do \
 	  $(BIN)/python benchmarks/swirl_step.py --threads 1 --rounds 2 \
 	    --shape $${run%:*} --token-budget $${run#*:} --json runs/bench/$${run%:*}.json || exit 1; done
+
+gpu: install ## what only a GPU can show, under 25 minutes on one H100: docs/gpu.md (goes on where it stopped; OPTIONS="--only steps")
+	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -r benchmarks/requirements-trl.txt
+	$(BIN)/python -m benchmarks.gpu $(OPTIONS)
 
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) runs

@@ -57,16 +57,27 @@ class Clock:
 
 
 class Paced(L.Callback):
-    """Waits for the parent before each step and reports it afterwards."""
+    """Waits before each step until it is asked for, and reports it afterwards.
 
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.rate = matmul_rate(10)
+    Args:
+        size: of the models.
+        wait: blocks until the next step is asked for.
+        tell: takes the report.
+    """
+
+    def __init__(
+        self,
+        size: _shapes.Size,
+        wait: Callable[[], None] = _shapes.wait_for_go,
+        tell: Callable[[dict[str, Any]], None] = _shapes.reply,
+    ) -> None:
+        self.clock, self.size, self.wait, self.tell = Clock(), size, wait, tell
+        self.rate = matmul_rate(10, size)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: SwirlModule) -> None:
         """Full-length completions on both sides: the policy may not end early. Model calls are counted."""
         role = Role(pl_module.phase.value)
-        words = RangeConstraint(_shapes.VOCAB, _shapes.FIRST_WORD, _shapes.VOCAB)
+        words = RangeConstraint(self.size.vocab, _shapes.FIRST_WORD, self.size.vocab)
         pl_module.inference.constraints = {**pl_module.inference.constraints, role: words}
         for model in pl_module.world_model.models.values():
             model.forward = self.clock.around(model.forward)
@@ -76,7 +87,7 @@ class Paced(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: SwirlModule, batch: Batch, batch_idx: int) -> None:
         """Blocks until asked."""
-        _shapes.wait_for_go()
+        self.wait()
         self.clock.seconds, self.started, self.cpu_started = 0.0, time.perf_counter(), time.process_time()
 
     def on_train_batch_end(
@@ -86,7 +97,7 @@ class Paced(L.Callback):
         seconds = time.perf_counter() - self.started
         experience = pl_module.last_experience
         assert experience is not None
-        _shapes.reply(
+        self.tell(
             {
                 "seconds": seconds,
                 "cpu_seconds": time.process_time() - self.cpu_started,
@@ -103,9 +114,10 @@ class Paced(L.Callback):
 class Batches(L.LightningDataModule):
     """The benchmark's pairs, a step's worth a batch."""
 
-    def __init__(self, shape: _shapes.Shape, steps: int) -> None:
+    def __init__(self, shape: _shapes.Shape, steps: int, vocab: int) -> None:
         super().__init__()
-        made = [UnlabelledPair(p.state, p.next_state, step=i) for i, p in enumerate(_shapes.pairs(shape, shape.pairs * steps))]
+        texts = _shapes.pairs(shape, shape.pairs * steps, vocab=vocab)
+        made = [UnlabelledPair(p.state, p.next_state, step=i) for i, p in enumerate(texts)]
         self.batches = [Batch(unlabelled=tuple(made[i : i + shape.pairs])) for i in range(0, len(made), shape.pairs)]
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -117,8 +129,9 @@ class Batches(L.LightningDataModule):
         return batch
 
 
-def module(shape: _shapes.Shape, models: Path, token_budget: int, compile: bool) -> SwirlModule:
+def module(shape: _shapes.Shape, size: _shapes.Size, models: Path, token_budget: int, compile: bool) -> SwirlModule:
     """The module as a user would configure it."""
+    dtype: Any = "auto" if size.dtype == "float32" else size.dtype
 
     def settings(tokens: int) -> RoleSettings:
         sampling = SamplingParams(max_new_tokens=tokens, temperature=_shapes.TEMPERATURE)
@@ -126,7 +139,7 @@ def module(shape: _shapes.Shape, models: Path, token_budget: int, compile: bool)
         return RoleSettings(sampling, group_size=shape.group, grpo=GrpoConfig(beta=_shapes.BETA), rewards=rewards)
 
     return SwirlModule(
-        WorldModelConfig(base=str(models / "fwm"), idm_base=str(models / "idm"), compile=compile),
+        WorldModelConfig(base=str(models / "fwm"), idm_base=str(models / "idm"), dtype=dtype, compile=compile),
         tokenizer=str(models / "tokenizer"),
         prompts=PromptTemplates(fwm=("{state} {action}",), idm=("{state} {next_state}",)),
         max_prompt_tokens=shape.state + max(shape.next_state, shape.action),
@@ -144,19 +157,10 @@ def _adamw(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=_shapes.LEARNING_RATE, weight_decay=0.0, fused=True)  # the default of the peer
 
 
-def main() -> None:
-    """Runs as many steps as the parent asks for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
-    parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--groups", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--token-budget", type=int, required=True)
-    parser.add_argument("--compile", action="store_true")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    shape = replace(_shapes.SHAPES[args.shape], pairs=args.groups)
+def fit(
+    shape: _shapes.Shape, size: _shapes.Size, models: Path, steps: int, paced: Paced, token_budget: int, compile: bool = False
+) -> None:
+    """Makes ``steps`` steps at the pace that is asked for."""
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
@@ -166,9 +170,27 @@ def main() -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Paced()],
+        callbacks=[paced],
     )
-    trainer.fit(module(shape, args.models, args.token_budget, args.compile), Batches(shape, args.steps))
+    trainer.fit(module(shape, size, models, token_budget, compile), Batches(shape, steps, size.vocab))
+
+
+def main() -> None:
+    """Runs as many steps as the parent asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
+    parser.add_argument("--size", choices=_shapes.SIZES, required=True)
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--groups", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--token-budget", type=int, required=True)
+    parser.add_argument("--compile", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    shape = replace(_shapes.SHAPES[args.shape], pairs=args.groups)
+    size = _shapes.SIZES[args.size]
+    fit(shape, size, args.models, args.steps, Paced(size), args.token_budget, args.compile)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,51 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-VOCAB, WIDTH, INNER, LAYERS, HEADS, KV_HEADS = 8192, 256, 1024, 6, 8, 4  # the model: Qwen2, random weights
 EOS, FIRST_WORD = 1, 3  # ids 0..2 are padding, end and unknown
 CLAMP = -10.0  # lowest reward, nats per token
 BETA, TEMPERATURE, LEARNING_RATE = 0.1, 1.0, 1e-6
 REPLY = "@@reply "  # marks protocol lines among what libraries print
+
+
+@dataclass(frozen=True)
+class Size:
+    """A Qwen2 with random weights, its head tied to the embeddings or not.
+
+    Attributes:
+        vocab: token ids; ids 0..2 are padding, end and unknown, the others a word each.
+        width: of the hidden states.
+        inner: of the MLP.
+        layers: number of them.
+        heads: of attention.
+        kv_heads: heads of keys and values.
+        tied: whether the head shares the embeddings' weights.
+        dtype: of the weights where there is a GPU; passes are computed in bfloat16 there.
+    """
+
+    vocab: int
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    kv_heads: int
+    tied: bool = True
+    dtype: str = "float32"
+
+    @property
+    def parameters(self) -> int:
+        """Weights, without biases and norms."""
+        head = self.width // self.heads
+        layer = self.width * (2 * self.width + 2 * self.kv_heads * head + 3 * self.inner)
+        return self.layers * layer + self.vocab * self.width * (1 if self.tied else 2)
+
+
+SMALL = Size(8192, 256, 1024, 6, 8, 4, tied=False)
+SIZES = {
+    "tiny": Size(128, 32, 64, 2, 4, 2),
+    "small": SMALL,
+    "0.5b": Size(151936, 896, 4864, 24, 14, 2),  # as Qwen2.5-0.5B
+    "3b": Size(151936, 2048, 11008, 36, 16, 2, dtype="bfloat16"),  # as Qwen2.5-3B; 32 bytes a parameter exceed 80 GB
+}
 
 
 @dataclass(frozen=True)
@@ -73,33 +113,33 @@ class Count:
         return Count(self.tokens + other.tokens, self.flops + other.flops)
 
 
-def forward(prompt: int, members: int, tail: int, scored: int) -> Count:
+def forward(prompt: int, members: int, tail: int, scored: int, size: Size = SMALL) -> Count:
     """A forward pass of one group, its prompt computed once.
 
     Projections and MLP of every token, causal attention, and logits of ``scored`` positions.
     """
     tokens = prompt + members * tail
-    head = WIDTH // HEADS
-    layer = WIDTH * (2 * WIDTH + 2 * KV_HEADS * head + 3 * INNER)
+    head = size.width // size.heads
+    layer = size.width * (2 * size.width + 2 * size.kv_heads * head + 3 * size.inner)
     keys = prompt * (prompt + 1) / 2 + members * tail * (prompt + (tail + 1) / 2)
-    return Count(tokens, 2 * (LAYERS * (tokens * layer + 2 * keys * WIDTH) + scored * WIDTH * VOCAB))
+    return Count(tokens, 2 * (size.layers * (tokens * layer + 2 * keys * size.width) + scored * size.width * size.vocab))
 
 
-def counted(shape: Shape, *, shared: bool) -> dict[str, Count]:
+def counted(shape: Shape, *, shared: bool, size: Size = SMALL) -> dict[str, Count]:
     """One step by part: with shared prompts as they must be computed, or one row a member as they usually are."""
-    rows, size = (1, shape.group) if shared else (shape.group, 1)
+    rows, members = (1, shape.group) if shared else (shape.group, 1)
 
     def scaled(count: Count, factor: int) -> Count:
         return Count(count.tokens * factor, count.flops * factor)
 
-    first = 1 if size > 1 else size  # the prompt's last position predicts the first token of every member
+    first = 1  # the prompt's last position predicts the first token of every member
     completion = shape.completion
-    policy = forward(shape.prompt, size, completion, first + size * (completion - 1))
+    policy = forward(shape.prompt, members, completion, first + members * (completion - 1), size)
     target = (shape.next_state if shape.phase == "idm" else shape.action) + 1  # and the end token
     tail = shape.action + shape.next_state + 1
     parts = {
-        "rollout": forward(shape.prompt, size, completion - 1, first + size * (completion - 1)),
-        "reward": forward(shape.state, size, tail, size * target),
+        "rollout": forward(shape.prompt, members, completion - 1, first + members * (completion - 1), size),
+        "reward": forward(shape.state, members, tail, members * target, size),
         "reference": policy,
         "policy": scaled(policy, 3),
     }
@@ -115,12 +155,12 @@ class Pair:
     action: str
 
 
-def pairs(shape: Shape, count: int, seed: int = 0) -> list[Pair]:
+def pairs(shape: Shape, count: int, seed: int = 0, vocab: int = SMALL.vocab) -> list[Pair]:
     """Random pairs; a next state differs from its state in a tenth of its words."""
     rng = random.Random(seed)
 
     def words(n: int) -> list[str]:
-        return [f"w{rng.randrange(FIRST_WORD, VOCAB)}" for _ in range(n)]
+        return [f"w{rng.randrange(FIRST_WORD, vocab)}" for _ in range(n)]
 
     made = []
     for _ in range(count):

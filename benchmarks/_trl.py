@@ -91,10 +91,13 @@ class Paced(TrainerCallback):
 
 def build(shape: _shapes.Shape, args: argparse.Namespace, paced: Paced) -> GRPOTrainer:
     """The trainer, configured for the same work as ours."""
-    judge = AutoModelForCausalLM.from_pretrained(args.models / ("fwm" if shape.phase == "idm" else "idm"))
-    judge.requires_grad_(False).eval()
+    judge = AutoModelForCausalLM.from_pretrained(
+        args.models / ("fwm" if shape.phase == "idm" else "idm"), dtype=torch.bfloat16 if torch.cuda.is_available() else None
+    )
+    judge.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(args.models / "tokenizer")
-    made = _shapes.pairs(shape, shape.pairs * args.steps)
+    size, gpu = _shapes.SIZES[args.size], torch.cuda.is_available()
+    made = _shapes.pairs(shape, shape.pairs * args.steps, vocab=size.vocab)
     rows = {
         "prompt": [f"{p.state} {p.next_state if shape.phase == 'idm' else p.action}" for p in made],
         "state": [p.state for p in made],
@@ -123,14 +126,14 @@ def build(shape: _shapes.Shape, args: argparse.Namespace, paced: Paced) -> GRPOT
         max_steps=args.steps,
         shuffle_dataset=False,
         gradient_checkpointing=args.checkpointing,
-        bf16=False,
-        use_cpu=not torch.cuda.is_available(),
+        bf16=gpu,
+        use_cpu=not gpu,
         report_to="none",
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        model_init_kwargs={"dtype": "float32"},
+        model_init_kwargs={"dtype": size.dtype if gpu else "float32"},
         seed=0,
     )
     trainer = GRPOTrainer(
@@ -156,6 +159,7 @@ def main() -> None:
     """Runs as many steps as the parent asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
+    parser.add_argument("--size", choices=_shapes.SIZES, required=True)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--groups", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from _model import best
-from _shapes import HEADS, WIDTH
+from _shapes import SMALL
 from torch import Tensor
 
 from swirl_lightning.scoring.causal_blocks import attend_causally
@@ -41,7 +41,7 @@ def forward_and_backward(attend: Callable[..., Tensor], inputs: Sequence[Tensor]
 
 def measure(length: int, repeats: int) -> dict[str, float]:
     """Milliseconds of rows of one length: forward, and forward with backward."""
-    shape = (TOKENS // length, length, HEADS, WIDTH // HEADS)
+    shape = (TOKENS // length, length, SMALL.heads, SMALL.width // SMALL.heads)
     inputs = [torch.randn(shape).transpose(1, 2).requires_grad_() for _ in range(3)]
     result: dict[str, float] = {"length": length}
     for name, attend in (("kernel", kernel), ("blocks", blocks)):

@@ -33,10 +33,10 @@ HERE = Path(__file__).parent
 ACTION = 16  # words
 LARGE = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 32, "num_attention_heads": 12}
 SMALL = {
-    "hidden_size": _shapes.WIDTH,
-    "intermediate_size": _shapes.INNER,
-    "num_hidden_layers": _shapes.LAYERS,
-    "num_attention_heads": _shapes.HEADS,
+    "hidden_size": _shapes.SMALL.width,
+    "intermediate_size": _shapes.SMALL.inner,
+    "num_hidden_layers": _shapes.SMALL.layers,
+    "num_attention_heads": _shapes.SMALL.heads,
 }
 
 
@@ -44,7 +44,7 @@ def write_world(folder: Path, model: dict[str, int], pairs: int, state: int) -> 
     """Writes a model folder without weights, to be drawn on loading, its tokenizer, and pairs of random words."""
     folder.mkdir(parents=True)
     config = Qwen2Config(
-        vocab_size=_shapes.VOCAB,
+        vocab_size=_shapes.SMALL.vocab,
         num_key_value_heads=model["num_attention_heads"],
         max_position_embeddings=4096,
         bos_token_id=None,
@@ -59,7 +59,7 @@ def write_world(folder: Path, model: dict[str, int], pairs: int, state: int) -> 
     rng = random.Random(0)
 
     def words(n: int) -> str:
-        return " ".join(f"w{rng.randrange(_shapes.FIRST_WORD, _shapes.VOCAB)}" for _ in range(n))
+        return " ".join(f"w{rng.randrange(_shapes.FIRST_WORD, _shapes.SMALL.vocab)}" for _ in range(n))
 
     rows = [{"state": words(state), "next_state": words(state), "episode": str(i), "step": 0} for i in range(pairs)]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -89,11 +89,14 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Steps of both sides, taking turns."""
-    subprocess.run([sys.executable, str(HERE / "_model.py"), str(folder)], check=True, stderr=subprocess.DEVNULL)
+    made = [sys.executable, str(HERE / "_model.py"), str(folder), "--size", args.size]
+    subprocess.run(made, check=True, stderr=subprocess.DEVNULL)
     count = args.warmup + args.rounds
     common = [
         "--shape",
         args.shape,
+        "--size",
+        args.size,
         "--models",
         str(folder),
         "--groups",
@@ -138,6 +141,7 @@ def table(result: dict[str, Any]) -> str:
     for part in result["ours"]["parts"]:
         row(f"of it {part}", [f"{result[s]['parts'][part]:.2f}" if part in result[s]["parts"] else "" for s in sides])
     row("peak memory of the process, GB", [f"{result[s]['peak_bytes'] / 1e9:.2f}" for s in sides])
+    row("peak memory of the GPU, GB", [f"{result[s]['peak_gpu_bytes'] / 1e9:.2f}" for s in sides])
     row("mean reward", [f"{result[s]['reward']:.3f}" for s in sides])
     lines += [
         "",
@@ -158,6 +162,7 @@ def main() -> None:
     """Measures one shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
+    parser.add_argument("--size", choices=_shapes.SIZES, default="small", help="of the models")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--alone", action="store_true", help="our side only")
     parser.add_argument("--peer-python", default=str(PEER_PYTHON), help="of an environment made from requirements-trl.txt")
@@ -176,7 +181,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         steps = measure(args, Path(folder))
     shape = _shapes.SHAPES[args.shape]
-    plain, shared = (_shapes.counted(replace(shape, pairs=args.groups), shared=flag) for flag in (False, True))
+    size = _shapes.SIZES[args.size]
+    plain, shared = (_shapes.counted(replace(shape, pairs=args.groups), shared=flag, size=size) for flag in (False, True))
     rate = steps["ours"][0]["flops_per_second"]
     counts = {
         name: {
@@ -191,6 +197,7 @@ def main() -> None:
     counts["step"] = {key: sum(count[key] for count in counts.values()) for key in counts["policy"]}
     result: dict[str, Any] = {
         "shape": args.shape,
+        "size": args.size,
         "prompt": shape.prompt,
         "completion": shape.completion,
         "group": shape.group,
