@@ -1,11 +1,13 @@
 """Exported folders against the run's own models: merged and adapter-only, read by a process that has none of our code."""
 
+import itertools
 import json
 import subprocess
 import sys
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from swirl_lightning.cli import main
 from swirl_lightning.commands.loading import inference_from_run
@@ -58,7 +60,7 @@ def own_logits(run):
 def finished(config, world, tmp_path):
     """A function that trains a run with weights in its base folder (an adapter needs a base that can be loaded)."""
 
-    def run(storage):
+    def run(storage, **more):
         base = world / "model"
         if storage == "adapters":
             from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -70,7 +72,7 @@ def finished(config, world, tmp_path):
             AutoTokenizer.from_pretrained(world / "model").save_pretrained(base)
             assert AutoModelForCausalLM.from_pretrained(base) is not None
         changes = {"trainer__callbacks": [], "model__world_model__base": str(base), "model__world_model__storage": storage}
-        assert main(config(**changes)) == 0
+        assert main(config(**changes, **more)) == 0
         return tmp_path / "run", base
 
     return run
@@ -92,6 +94,20 @@ def test_exported_models_compute_what_the_run_computes(storage, finished, tmp_pa
     for name, logits in read.items():
         torch.testing.assert_close(logits, own[name.split()[0]], rtol=1e-4, atol=1e-5)
     assert torch.equal(own["fwm"], own["idm"]) == (storage == "shared")
+
+
+def test_adapters_on_both_ends_of_a_tied_model_are_trained_and_merged(finished, tmp_path):
+    lora = {"r": 4, "target_modules": ["embed_tokens", "lm_head"]}
+    run, base = finished("adapters", model__world_model__lora=lora)
+    assert AutoConfig.from_pretrained(base).tie_word_embeddings
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for part, role in itertools.product(("embed_tokens.lora_embedding_A.{}", "lm_head.lora_B.{}.weight"), Role):  # begin at 0
+        assert next(bool(tensor.any()) for name, tensor in state.items() if name.endswith(part.format(role.value)))
+    assert main(["export", str(run), str(tmp_path / "merged")]) == 0
+    for role, own in own_logits(run).items():
+        read = AutoModelForCausalLM.from_pretrained(tmp_path / "merged" / role, dtype=torch.float32).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(read(torch.tensor(IDS)).logits, own, rtol=1e-5, atol=1e-5)
 
 
 def test_adapters_only_of_a_run_without_adapters(finished, tmp_path, capsys):

@@ -16,6 +16,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from swirl_lightning.algorithm.checks import check_numbers
 from swirl_lightning.conversion.export import export_role
 from swirl_lightning.rollout import VllmEngine
 from swirl_lightning.types import Role, SamplingParams
@@ -100,6 +101,10 @@ def test_every_tensor_of_a_role_is_trained_and_no_other(adapted, role):
     for name, parameter in adapted.pair.named_parameters():
         moves = parameter.grad is not None and bool(parameter.grad.any())
         assert moves == (id(parameter) in mine), name
+
+
+def test_numbers_are_the_models_own_before_training(adapted):
+    check_numbers(adapted.pair)
 
 
 class NoCodec:

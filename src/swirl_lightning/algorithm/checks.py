@@ -14,7 +14,7 @@ from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs import Codec
 from swirl_lightning.rollout.self_check import rollout_path
 from swirl_lightning.scoring.scorer import CausalScorer
-from swirl_lightning.scoring.self_check import probe_ids, scoring_path
+from swirl_lightning.scoring.self_check import probe_ids, rows_of_embedding, scoring_path
 from swirl_lightning.types import Role, ScoredRow, Splits, Transition
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.prompts import PromptBuilder
@@ -102,7 +102,7 @@ def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: 
     Raises:
         ValueError: naming the settings that do not fit.
     """
-    embeddings: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
+    embeddings = rows_of_embedding(model)
     if embeddings < prompts.codec.vocab_size:
         raise ValueError(
             f"the codec has {prompts.codec.vocab_size} token ids but model {base!r} only "

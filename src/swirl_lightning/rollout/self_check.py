@@ -19,6 +19,7 @@ from swirl_lightning.scoring.self_check import (
     model_key,
     own_logits,
     probe_ids,
+    rows_of_embedding,
     scoring_path,
 )
 from swirl_lightning.types import SamplingParams
@@ -70,7 +71,7 @@ def compare_rollouts(model: PreTrainedModel, path: RolloutPath) -> str:
     tolerance = Tolerance.of(model)
     ids = probe_ids(model, sum(_LENGTHS))
     prompts = [ids[sum(_LENGTHS[:i]) :][:n] for i, n in enumerate(_LENGTHS)]
-    stop_ids = range(0, model.get_input_embeddings().num_embeddings, 3)  # type: ignore[arg-type]  # some end early
+    stop_ids = range(0, rows_of_embedding(model), 3)  # some end early
     drawn = [
         draw(model, RolloutRequest(prompts, (1, 2, 3), members, SamplingParams(_NEW, temperature), stop, pad_id=0), path)
         for members, temperature, stop in ((1, 0.0, ()), (2, 1.0, stop_ids))

@@ -269,9 +269,14 @@ def own_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> list[Te
     return [found[i] for i in range(len(rows))]
 
 
+def rows_of_embedding(model: PreTrainedModel) -> int:
+    """Token ids that a model knows; an embedding with an adapter on it has a weight, and no ``num_embeddings``."""
+    return len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+
+
 def probe_ids(model: PreTrainedModel, count: int) -> list[int]:
     """Ordinary token ids: none that the configuration gives a meaning."""
-    vocabulary: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
+    vocabulary = rows_of_embedding(model)
     special = {value for name, value in model.config.to_dict().items() if name.endswith("token_id")}
     ordinary = [i for i in range(min(vocabulary, 1000)) if i not in special] or [0]
     return [ordinary[(7 + 37 * i) % len(ordinary)] for i in range(count)]

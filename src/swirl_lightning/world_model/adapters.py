@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swirl_lightning.internals import LoraConfig, LoraLayer, PeftModel, adapter_key, get_peft_model
+from swirl_lightning.scoring.self_check import rows_of_embedding
 
 _MERGED = 1e-5  # largest difference of logits that rounding explains, in units of the largest logit or of 1
 
@@ -129,7 +130,6 @@ def _untie(model: PreTrainedModel) -> None:
 
 def _some_logits(model: PreTrainedModel) -> Tensor:
     """Logits [1, 16, V] of a made-up text, by the model's own forward pass."""
-    size = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
-    ids = (torch.arange(16, device=model.device) * 7919 + 3) % size
+    ids = (torch.arange(16, device=model.device) * 7919 + 3) % rows_of_embedding(model)
     logits: Tensor = model(input_ids=ids[None], use_cache=False).logits
     return logits
