@@ -67,7 +67,7 @@ class Life:
             if process.is_alive() and only_rank in (None, rank):
                 os.kill(process.pid, number)
 
-    def end(self, seconds=120):
+    def end(self, seconds=600):
         """Waits; the exit statuses, that of rank 0 first. What hangs is killed and is an error."""
         until = time.monotonic() + seconds
         for process in self.processes:

@@ -198,7 +198,7 @@ def end(ranks, seconds):
     return len(hung)
 
 
-def run_together(folder, jobs, seconds=120):
+def run_together(folder, jobs, seconds=1200):
     """Runs jobs (arguments, step before which to stop) one after the other on two ranks; gives the statuses of rank 0."""
     hung = end(processes(folder, _rank, jobs), seconds)
     logs = "\n".join(f"--- rank {rank}\n{(folder / f'rank-{rank}.log').read_text()[-3000:]}" for rank in range(2))

@@ -48,9 +48,9 @@ def be_killed(module):
 )
 def test_a_rank_that_fails_ends_the_job(strategy, happen, rank, error, world, tmp_path):
     arguments = settings(world, tmp_path / "run", strategy=strategy, devices=2, trainer__callbacks=[])
-    codes, seconds, logs = run_into(Fault(rank, 1, happen), tmp_path / "logs", arguments, 120)
+    codes, seconds, logs = run_into(Fault(rank, 1, happen), tmp_path / "logs", arguments, 600)
     assert codes[1 - rank] == 1
-    assert seconds < 15
+    assert seconds < 35  # a death without a word would be noticed after 40 at the earliest
     if error is None:
         assert codes[rank] == -signal.SIGKILL
         assert "rror" in logs[1 - rank]

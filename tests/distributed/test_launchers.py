@@ -34,7 +34,7 @@ SHORT = {
 def run(*command, **variables):
     """Runs a command until all its processes have closed their output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **variables}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_a_rank_that_dies_ends_those_that_swirl_fit_started(rank, world, tmp_pat
     script, fault = tmp_path / "victim.py", tmp_path / "fault"
     script.write_text(VICTIM)
     done = run(str(script), str(rank), str(fault), *arguments, MASTER_PORT=str(free_port()))
-    assert time.time() - fault.stat().st_mtime < 30
+    assert time.time() - fault.stat().st_mtime < 120
     # where rank 1 dies, Lightning's observer of the ranks that were started may kill rank 0 before that one fails by itself
     assert done.returncode in ([-signal.SIGKILL] if rank == 0 else [1, -signal.SIGKILL]), done.stderr
     assert "Connection" in done.stderr or "terminated with code -9" in done.stderr

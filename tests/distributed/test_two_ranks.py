@@ -23,7 +23,7 @@ def runs(world, tmp_path_factory):
         for strategy in STRATEGIES
         for storage in STORAGES
     ]
-    statuses, logs = run_together(folder / "logs", jobs, seconds=300)
+    statuses, logs = run_together(folder / "logs", jobs)
     assert statuses == [0] * len(jobs), logs
     return lambda strategy, storage: folder / f"{strategy}-{storage}"
 
@@ -78,7 +78,7 @@ def options(world, tmp_path_factory):
     jobs = [
         (settings(world, folder / name, strategy=strategy, devices=2, **changes), None) for name, strategy in strategies.items()
     ]
-    statuses, logs = run_together(folder / "logs", jobs, seconds=300)
+    statuses, logs = run_together(folder / "logs", jobs)
     assert statuses == [0] * 3, logs
     cut = settings(world, folder / "cut", **changes)
     assert run_alone(cut, cut_before=5) != 0  # in the middle of Phase I
@@ -134,7 +134,7 @@ def closed(world, tmp_path_factory):
         (settings(world, folder / f"{strategy}-{name}", strategy=strategy, devices=2, **variants[name]), None)
         for name, strategy in (("actions", "ddp"), ("actions", "fsdp"), ("states", "fsdp"))
     ]
-    statuses, logs = run_together(folder / "logs", jobs, seconds=300)
+    statuses, logs = run_together(folder / "logs", jobs)
     assert statuses == [0] * len(jobs), logs
     return folder
 

@@ -81,7 +81,7 @@ def test_a_process_that_does_not_answer_is_stopped():
     try:
         with pytest.raises(SimulatorError, match=r"sleeper: no answer for 0.5 s while it was to wake up.*env.timeout"):
             wake_up()
-        assert process.process.wait(5) != 0
+        assert process.process.wait(60) != 0
     finally:
         process.close()
 

@@ -91,7 +91,7 @@ def test_scienceworld_goes_on_with_the_episodes_that_are_missing(tmp_path):
     *finished, half = (out / JOURNAL).read_text().splitlines()[1:]
     assert [json.loads(line)["job"] for line in finished] == ["find-non-living-thing/0/gold", "find-non-living-thing/0/walk-0"]
     assert half == '{"job": "half a li'
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while simulators() - running and time.monotonic() < until:
         time.sleep(0.1)
     assert simulators() <= running  # a JVM does not outlive the recorder

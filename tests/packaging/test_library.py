@@ -34,7 +34,7 @@ def test_every_public_name_is_there_for_people_and_for_type_checkers():
 
 def test_the_import_is_light_until_a_name_is_used():
     code = "import sys, swirl_lightning; assert not {'torch', 'lightning', 'transformers'} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 class Phases(L.Callback):

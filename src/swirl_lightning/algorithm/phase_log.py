@@ -69,7 +69,7 @@ def experience_values(experience: Experience, reference: Tensor | None) -> dict[
         mean("latent_entropy", -latent.logprob)
         mean("judged", judged)
     elif reference is not None:
-        sampled, prior = trajectory.logprobs.sum(-1)[counted], reference.sum(-1)[counted]
+        sampled, prior = (values.sum(-1)[:, drawn][counted] for values in (trajectory.logprobs, reference))
         elbo = float(elbo_estimate(judged, sampled, prior)) if len(judged) else 0.0
         sums |= {"elbo": elbo * len(judged), "elbo" + COUNT: float(len(judged))}
     return sums
