@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,12 @@ from transformers import PreTrainedModel
 from swirl_lightning.internals import LoraConfig, LoraLayer, PeftModel, adapter_key, get_peft_model
 from swirl_lightning.scoring.self_check import rows_of_embedding
 
+_EXPECTED_WARNINGS = (  # of peft
+    ".*`is_gradient_checkpointing` is deprecated",  # which asks transformers by the old name
+    ".*`tie_word_embeddings=True` and a tied layer is part of the adapter",  # a merge unties it
+    ".*(rank|alpha)_pattern keys did not match any targeted module",  # its own, for experts
+    ".*fan_in_fan_out is set to False but the target module is `Conv1D`",  # and it sets it
+)
 _MERGED = 1e-5  # largest difference of logits that rounding explains, in units of the largest logit or of 1
 
 
@@ -70,9 +77,12 @@ def with_adapters(base: PreTrainedModel, settings: LoraSettings, names: Sequence
         ValueError: if the target modules do not fit, or give tensors that belong to no adapter of these.
     """
     try:
-        model = get_peft_model(base, settings.to_peft(base), adapter_name=names[0])
-        for name in names[1:]:
-            model.add_adapter(name, settings.to_peft(base))
+        with warnings.catch_warnings():
+            for known in _EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message=known)
+            model = get_peft_model(base, settings.to_peft(base), adapter_name=names[0])
+            for name in names[1:]:
+                model.add_adapter(name, settings.to_peft(base))
     except ValueError as error:
         raise ValueError(
             f"world_model.lora.target_modules={settings.target_modules!r} does not fit {source!r}: {error}"
