@@ -23,10 +23,10 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one-command")
     data = {"path": str(folder / "data"), "recorder": {"n_episodes": 16, "max_steps": 12}}
     data |= {"max_labelled": 12, "max_unlabelled": 12, "warmup_batch_size": 4, "batch_size": 4}
-    roles = {"group_size": 3, "sampling": {"max_new_tokens": 40}}
+    roles = {"group_size": 2, "sampling": {"max_new_tokens": 40}}
     config = {
         "run_dir": str(folder / "run"),
-        "trainer": {"accelerator": "cpu", "limit_val_batches": 0, "enable_progress_bar": False},
+        "trainer": {"accelerator": "cpu", "limit_val_batches": 0, "limit_train_batches": 1, "enable_progress_bar": False},
         "model": {
             "world_model": {"base": NEW},
             "max_prompt_tokens": 120,
