@@ -153,6 +153,12 @@ def forward_as(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]
 cpu_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 cpu_attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
+# The same of GPUs. Test: tests/scoring/test_two_parts.py (its signature; it was not run on a GPU, where the self-check at the
+# start of a run compares what it gives with the model's own). Goes when a public function returns the log-sum-exp, with
+# gradients.
+flash_attention = torch.ops.aten._scaled_dot_product_flash_attention
+flash_attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_backward
+
 
 def is_compiled(module: nn.Module) -> bool:
     """Whether ``module.compile()`` was called: then its ``forward`` may not be replaced unseen.

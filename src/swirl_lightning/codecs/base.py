@@ -96,6 +96,11 @@ class TokenConstraint(ABC):
         """True when ``allowed`` does not depend on what was generated (one mask serves every position)."""
         return False
 
+    @property
+    def by_length(self) -> bool:
+        """True when ``allowed`` depends on how many tokens were generated at most, not on which."""
+        return self.static
+
     def key(self, generated: Sequence[int]) -> Hashable:
         """Completions with equal keys have equal masks; by default the completion itself."""
         return tuple(generated)

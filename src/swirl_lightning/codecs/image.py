@@ -54,6 +54,12 @@ class ImageConstraint(TokenConstraint):
         mask[ids[0] : ids[-1] + 1] = True
         return mask
 
+    @property
+    @override
+    def by_length(self) -> bool:
+        """Always true."""
+        return True
+
     @override
     def key(self, generated: Sequence[int]) -> int:
         """Which of the four masks follows: it depends on the position only."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ class DecodeLayout:
     Attributes:
         prefix: per layer, keys and values of the prompts, [B, kv_heads, P, head_dim].
         prefix_lengths: int64 [B].
+        between: the least and the most of them, known without asking the device.
         own: per layer, keys and values of generated tokens, [B, G, kv_heads, capacity, head_dim], filled up to ``step``.
         capacity: most tokens a member may generate.
         step: index of the token that is fed now.
@@ -24,10 +25,17 @@ class DecodeLayout:
 
     prefix: dict[int, tuple[Tensor, Tensor]]
     prefix_lengths: Tensor
+    between: tuple[int, int]
     group_size: int
     capacity: int
     own: dict[int, tuple[Tensor, Tensor]]
     step: int = 0
+    _hidden: dict[int | None, Tensor | None] = field(default_factory=dict, repr=False)  # by window, of this step
+
+    def start(self, step: int) -> None:
+        """Makes ``step`` the index of the token that is fed now."""
+        self.step = step
+        self._hidden.clear()
 
     def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scores: KeyScores) -> Tensor:
         """Attention of the newest token of every member.
@@ -70,12 +78,18 @@ class DecodeLayout:
         return out.reshape(b * g, 1, kv * rep, -1)
 
     def _prefix_hidden(self, p: int, window: int | None) -> Tensor | None:
-        """Prompt positions that may not be seen, bool [B, P], or None when all may."""
-        at = torch.arange(p, device=self.prefix_lengths.device)
-        hidden = at >= self.prefix_lengths[:, None]
-        if window is not None:
-            hidden = hidden | (at <= (self.prefix_lengths + self.step)[:, None] - window)
-        return hidden if bool(hidden.any()) else None
+        """Prompt positions that may not be seen, bool [B, P], or None when all may; found once a step."""
+        if window not in self._hidden:
+            shortest, longest = self.between
+            leaves = window is not None and longest + self.step >= window  # the window has left the first position
+            hidden = None
+            if shortest < p or leaves:
+                at = torch.arange(p, device=self.prefix_lengths.device)
+                hidden = at >= self.prefix_lengths[:, None]
+                if window is not None:
+                    hidden = hidden | (at <= (self.prefix_lengths + self.step)[:, None] - window)
+            self._hidden[window] = hidden
+        return self._hidden[window]
 
     def keep(self, prompts: Tensor, members: Tensor) -> None:
         """Drops finished prompts and members.
@@ -91,3 +105,4 @@ class DecodeLayout:
         rows = prompts[:, None]
         self.own = {i: (k[rows, members], v[rows, members]) for i, (k, v) in self.own.items()}
         self.group_size = members.shape[1]
+        self._hidden.clear()

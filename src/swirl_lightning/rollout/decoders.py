@@ -80,13 +80,14 @@ class SharedDecoder(Decoder):
                 use_cache=False,
             )
         assert layout.captured is not None
-        self.layout = DecodeLayout(layout.captured, self.lengths, self.group_size, self.capacity, {})
+        between = (min(sizes), max(sizes))
+        self.layout = DecodeLayout(layout.captured, self.lengths, between, self.group_size, self.capacity, {})
         logits: Tensor = out.logits[0]
         return logits
 
     @override
     def decode(self, tokens: Tensor, step: int) -> Tensor:
-        self.layout.step = step
+        self.layout.start(step)
         positions = (self.layout.prefix_lengths + step)[:, None].expand_as(tokens)
         out = self.model(
             input_ids=tokens.reshape(-1, 1),

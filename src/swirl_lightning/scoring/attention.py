@@ -25,7 +25,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from swirl_lightning.scoring.causal_blocks import attend_causally
 from swirl_lightning.scoring.explicit import KeyScores, attend
-from swirl_lightning.scoring.two_parts import attend_in_two_parts
+from swirl_lightning.scoring.two_parts import attend_in_two_parts, two_parts_kernel
 
 ATTENTION_NAME = "swirl_shared_prefix"
 _COPY_COST = 32  # copying one key and value costs about as much as letting this many queries visit it
@@ -78,6 +78,7 @@ class PackedLayout:
     """B groups in one flat row of N tokens; group b has P_b prefix tokens and up to G members of up to T tokens.
 
     Attributes:
+        prefix_lengths: P_b, known without asking the device.
         prefix_index: int64 [B, P], flat position of every prefix token, 0 where padded.
         prefix_mask: bool [B, P].
         member_index: int64 [B, G, T], flat position of every member token, 0 where padded.
@@ -87,6 +88,7 @@ class PackedLayout:
         first_query: layer and prefix slot; in that layer the outputs of slots before it are not needed, and are zeros.
     """
 
+    prefix_lengths: tuple[int, ...]
     prefix_index: Tensor
     prefix_mask: Tensor
     member_index: Tensor
@@ -140,11 +142,10 @@ class PackedLayout:
     def _attend_members(self, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, scores: KeyScores) -> Tensor:
         """Member part of ``attend``, on prefix keys and values [B, kv_heads, P, d]: [B*G*T, H, d]."""
         b, g, t = self.member_index.shape
-        if self.without_masks(q, v, scores):
+        if self._unwindowed(scores) and two_parts_kernel(q, v) is not None:
             mq, mk, mv = (_take(x, self.member_index) for x in (q, k, v))  # [B, G, T, heads, d]
             scale = q.shape[-1] ** -0.5 if scores.scaling is None else scores.scaling
-            out = attend_in_two_parts(mq, pk, pv, mk, mv, self._padding(q.dtype), scale)
-            return out.flatten(0, 2)
+            return attend_in_two_parts(mq, pk, pv, mk, mv, self.prefix_lengths, scale).flatten(0, 2)
         groups = q.shape[1] // k.shape[1]
         pk, pv = repeat_kv(pk, groups), repeat_kv(pv, groups)  # [B, H, P, d]
         if self.members_as_rows:
@@ -160,18 +161,12 @@ class PackedLayout:
 
     def without_masks(self, query: Tensor, value: Tensor, scores: KeyScores) -> bool:
         """Whether tokens attend without a mask of the layout's: where the CPU's kernel can, and no window cuts anything off."""
-        longest = self.prefix_index.shape[1] + self.member_index.shape[2]
-        kernel = query.device.type == "cpu" and scores.in_kernels and query.shape[-1] == value.shape[-1]
-        return kernel and (scores.window is None or longest <= scores.window)
+        return query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and self._unwindowed(scores)
 
-    def _padding(self, dtype: torch.dtype) -> Tensor | None:
-        """Additive mask [B, 1, 1, P] that hides padded prefix slots, None where there are none."""
-        key = ("padding",)
-        if key not in self._masks:
-            hidden = ~self.prefix_mask[:, None, None]
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, -torch.inf)
-            self._masks[key] = mask if bool(hidden.any()) else None
-        return self._masks[key]
+    def _unwindowed(self, scores: KeyScores) -> bool:
+        """Whether a kernel can compute the scores, and no window cuts anything off."""
+        longest = self.prefix_index.shape[1] + self.member_index.shape[2]
+        return scores.in_kernels and (scores.window is None or longest <= scores.window)
 
     def _prefix_band(self, window: int | None, first: int) -> Tensor | None:
         """Who may be seen by prefix slots from ``first`` on, bool [1, 1, P-first, P]; None where plain causality is enough."""
@@ -255,6 +250,7 @@ def tail_layout(prefix: Mapping[int, tuple[Tensor, Tensor]], lengths: Sequence[i
     size = next(iter(prefix.values()))[0].shape[2]
     whole = pack_layout([size], [lengths], device)
     return TailLayout(
+        whole.prefix_lengths,
         whole.prefix_index,
         whole.prefix_mask,
         (whole.member_index - size).clamp(min=0),  # padding points anywhere
@@ -310,6 +306,7 @@ def pack_layout(
             slots.append(torch.arange(first, first + n))
             flat += n
     return PackedLayout(
+        tuple(prefix_lengths),
         prefix_index.to(device),
         prefix_mask.to(device),
         member_index.to(device),

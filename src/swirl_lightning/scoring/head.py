@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,6 +72,7 @@ class ScoringHead:
         hidden = hidden[0].index_select(0, positions)  # [U, width]
         firsts = torch.searchsorted(inverse[order], torch.arange(len(positions) + 1, device=hidden.device))  # [U+1]
         bounds: list[int] = firsts.tolist()
+        prefixes = self._prefixes(order[firsts[:-1]])
         vocabulary = self._vocabulary(head, hidden)
         size = max(1, self.logit_budget // vocabulary)
         if hidden.device.type == "cpu":
@@ -82,7 +83,7 @@ class ScoringHead:
             end = min(u + size, len(positions))
             chosen = order[bounds[u] : bounds[end]]
             where, target = inverse[chosen] - u, self.packed.target[chosen]
-            mask = self._mask(order, bounds, u, end, vocabulary, hidden.device)
+            mask = self._mask(prefixes[u:end], vocabulary, hidden.device)
             args = (head, hidden[u:end], where, target, mask)
             scores, entropy = checkpoint(self._chunk, *args, use_reentrant=False) if recompute else self._chunk(*args)
             logprobs.append(scores)
@@ -104,18 +105,19 @@ class ScoringHead:
         scores, entropy = _Selected.apply(logits, where, target, self.want_entropy)  # type: ignore[no-untyped-call]
         return scores, entropy
 
-    def _mask(self, order: Tensor, bounds: list[int], u: int, end: int, width: int, device: torch.device) -> Tensor | None:
+    def _prefixes(self, firsts: Tensor) -> list[tuple[int, ...]]:
+        """Completions before each of U positions, whose first targets are ``firsts`` [U]; none where they do not count."""
+        if self.constraint is None or self.constraint.static:
+            return []
+        places = zip(self.packed.row[firsts].tolist(), self.packed.offset[firsts].tolist(), strict=True)
+        rows = [(self.packed.rows[row], offset) for row, offset in places]
+        return [row.ids[row.start : row.start + offset] for row, offset in rows]
+
+    def _mask(self, prefixes: Sequence[tuple[int, ...]], width: int, device: torch.device) -> Tensor | None:
         """Allowed tokens of chunk positions: None, [1, V] for a static constraint, [u, V] otherwise."""
         if self.constraint is None:
             return None
-        if self.constraint.static:
-            return mask_for(self.constraint, [()], device, width=width)
-        prefixes = []
-        for i in range(u, end):
-            s = int(order[bounds[i]])
-            row = self.packed.rows[int(self.packed.row[s])]
-            prefixes.append(row.ids[row.start : row.start + int(self.packed.offset[s])])
-        return mask_for(self.constraint, prefixes, device, width=width)
+        return mask_for(self.constraint, [()] if self.constraint.static else prefixes, device, width=width)
 
     @staticmethod
     def _vocabulary(head: Callable[[Tensor], Tensor], hidden: Tensor) -> int:
