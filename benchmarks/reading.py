@@ -2,8 +2,8 @@
 
 ``python benchmarks/reading.py`` writes a file of a million pairs of 1 kB (``--pairs``, ``--folder``) and reads it by turns
 with ``datasets.load_dataset("json")``, ``read_transitions`` and a data module, each in a process of its own and without a
-cache; it prints the medians. ``--stream`` reads the file as ``data.state_only`` with ``stream_batches`` does, and prints
-memory as it goes on.
+cache; it prints the medians. ``--stream pairs`` (or trajectories, chats) reads such a file as ``data.state_only`` with
+``stream_batches`` does, and prints memory and processor time as it goes on.
 """
 
 from __future__ import annotations
@@ -21,19 +21,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 STEPS = 20  # of an episode
+TURNS = ("assistant", "tool")
+COLUMNS = {"pairs": {}, "trajectories": {"state": "steps.observation"}, "chats": {}}
 
 
-def write(path: Path, pairs: int, *, actions: bool) -> None:
+def write(path: Path, pairs: int, shape: str) -> None:
     """Pairs of about 1 kB each; texts are cut out of one long one, so that writing costs little."""
     chance = random.Random(0)
     text = " ".join(f"w{chance.randrange(1000)}" for _ in range(200_000))
+
+    def state(length: int) -> str:
+        at = chance.randrange(len(text) - length)
+        return text[at : at + length]
+
     with path.open("w", encoding="utf-8") as file:
-        for number in range(pairs):
-            at, to = chance.randrange(len(text) - 1000), chance.randrange(len(text) - 1000)
-            row = {"state": text[at : at + 450], "next_state": text[to : to + 450]}
-            if actions:
-                row["action"] = f"go to {text[at : at + 8]}"
-            file.write(json.dumps({**row, "episode": f"episode-{number // STEPS}", "step": number % STEPS}) + "\n")
+        for number in range(pairs if shape == "pairs" else pairs // STEPS):
+            if shape == "pairs":
+                row = {"state": state(450), "next_state": state(450), "action": f"go to {state(8)}"}
+                row |= {"episode": f"episode-{number // STEPS}", "step": number % STEPS}
+            elif shape == "trajectories":
+                row = {"episode": number, "steps": [{"observation": state(900)} for _ in range(STEPS + 1)]}
+            else:
+                answers = [{"role": role, "content": state(900 - 800 * (role == "assistant"))} for role in TURNS * STEPS]
+                row = {"episode": number, "messages": [{"role": "user", "content": state(900)}, *answers]}
+            file.write(json.dumps(row) + "\n")
 
 
 def memory(field: str) -> int:
@@ -88,20 +99,20 @@ def compare(path: Path, turns: int) -> dict[str, object]:
     return {"bytes": path.stat().st_size, "turns": turns, "medians": medians, "ratios": ratios}
 
 
-def stream(path: Path, pairs: int) -> dict[str, object]:
+def stream(path: Path, pairs: int, shape: str) -> dict[str, object]:
     """Memory while so many pairs are drawn out of a stream, in batches of 128."""
     from swirl_lightning.data.reading import Mapping
     from swirl_lightning.data.stream import PairStream
 
-    drawn, curve, batch = PairStream(str(path), Mapping(actions=False), window=128), [], 128
-    began = time.perf_counter()
+    drawn, curve, batch = PairStream(str(path), Mapping(COLUMNS[shape], actions=False), window=128), [], 128
+    began = time.process_time()
     for number in range(0, pairs - batch + 1, batch):
         for place in range(number, number + batch):
             drawn[place]
         if number // batch % max(1, pairs // batch // 20) == 0:
-            point = {"pairs": number + batch, "anonymous": memory("RssAnon"), "seconds": time.perf_counter() - began}
+            point = {"pairs": number + batch, "anonymous": memory("RssAnon"), "processor": time.process_time() - began}
             curve.append(point)
-            print(f"{point['pairs']:>10,} pairs {point['anonymous'] / 1e6:8.1f} MB {point['seconds']:8.1f} s", flush=True)
+            print(f"{point['pairs']:>10,} pairs {point['anonymous'] / 1e6:8.1f} MB {point['processor']:8.1f} s", flush=True)
     return {"bytes": path.stat().st_size, "pairs": pairs, "curve": curve}
 
 
@@ -111,7 +122,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=Path("data/benchmark-reading"))
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--stream", choices=list(COLUMNS), help="shape of the rows")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -119,14 +130,14 @@ def main() -> None:
         print(json.dumps(measure(options.side, options.file)))
         return
     options.folder.mkdir(parents=True, exist_ok=True)
-    name = "state-only" if options.stream else "pairs"
-    path = (options.folder / f"{name}-{options.pairs}.jsonl").resolve()
+    shape = options.stream or "pairs"
+    path = (options.folder / f"{shape}-{options.pairs}.jsonl").resolve()
     if not path.exists():
-        write(path, options.pairs, actions=not options.stream)
-    result = stream(path, options.pairs) if options.stream else compare(path, options.turns)
+        write(path, options.pairs, shape)
+    result = stream(path, options.pairs, shape) if options.stream else compare(path, options.turns)
     print(json.dumps(result if not options.stream else {"bytes": result["bytes"]}, indent=1))
     (ROOT / "results").mkdir(exist_ok=True)
-    out = ROOT / "results" / ("reading-stream.json" if options.stream else "reading.json")
+    out = ROOT / "results" / (f"reading-stream-{shape}.json" if options.stream else "reading.json")
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -148,7 +148,7 @@ MISTAKES = {
     "a chat with an unknown role": (
         {"log.jsonl": lines({"messages": [{"role": "wizard", "content": "x"}]})},
         {},
-        r"line 1: column 'messages' turn 1 has no role that is known \('wizard'\); roles are assistant",
+        r"line 1: column 'messages' turn 1 has no role that is known \('wizard'\); roles are agent, ai, assistant",
     ),
     "states of bytes and of text": (
         {
@@ -231,6 +231,12 @@ def test_state_only_data_that_path_holds_already_are_refused(tmp_path):
     rows = [row(k, episode="e") for k in range(3)]
     with pytest.raises(DataError, match=r"others\.jsonl holds no pair to train on: 3 pairs that data\.path holds"):
         both(tmp_path, rows, rows).setup("fit")
+
+
+def test_a_shape_of_its_own_asks_for_columns_of_its_own(tmp_path):
+    module = both(tmp_path, [row(0)], [{"id": 1, "states": ["x", "y"]}])
+    with pytest.raises(DataError, match=r"there are: id, states\. map it: data\.state_only_columns: \{state: YOUR_COLUMN\}"):
+        module.setup("fit")
 
 
 def test_a_labelled_fraction_beside_state_only_data_means_what_it_says(tmp_path):

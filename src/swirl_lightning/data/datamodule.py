@@ -112,6 +112,7 @@ class TransitionDataModule(L.LightningDataModule):
             stride=stride,
             min_change=min_change,
             video=video or VideoOptions(),
+            option="data.state_only_columns",
         )
         self.labelled_fraction = (0.5 if state_only is None else 1.0) if labelled_fraction is None else labelled_fraction
         self.val_fraction, self.test_fraction = val_fraction, test_fraction

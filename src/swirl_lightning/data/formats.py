@@ -20,6 +20,7 @@ from swirl_lightning.data.columns import DataError
 from swirl_lightning.data.sources import COMPRESSIONS, Item
 
 ROWS_AT_ONCE = 1024
+NESTED_AT_ONCE = 64  # rows that may be trajectories
 _CELL = 1 << 24  # bytes of CSV that are read at once; a longer row makes it more
 
 
@@ -35,6 +36,14 @@ class Block:
     def rows(self) -> int:
         """Number of rows."""
         return len(self.objects) if self.objects is not None else int(self.table.num_rows)
+
+    def parts(self, rows: int) -> Iterator[Block]:
+        """The block in parts of at most so many rows."""
+        for at in range(0, self.rows, rows):
+            if self.objects is not None:
+                yield Block(self.first + at, objects=self.objects[at : at + rows])
+            else:
+                yield Block(self.first + at, self.table.slice(at, rows))
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -122,9 +131,10 @@ class ParquetReader(Reader):
 
     @override
     def blocks(self, roots: Sequence[str], flat: Mapping[str, Any] | None) -> Iterator[Block]:
-        first = 0
+        first, file = 0, self._file()
+        nested = any(pa.types.is_nested(file.schema_arrow.field(name).type) for name in roots)
         try:
-            for batch in self._file().iter_batches(ROWS_AT_ONCE, columns=list(roots)):
+            for batch in file.iter_batches(NESTED_AT_ONCE if nested else ROWS_AT_ONCE, columns=list(roots)):
                 yield Block(first, pa.Table.from_batches([batch]))
                 first += batch.num_rows
         except (OSError, pa.ArrowInvalid) as error:

@@ -134,29 +134,31 @@ class JsonReader(Reader):
 
     @override
     def head(self) -> tuple[list[str], list[dict[str, Any]]]:
-        records = [record for record, _ in zip(self._objects(), range(_HEAD), strict=False)]
+        records = [record for (record, _), _ in zip(self._objects(), range(_HEAD), strict=False)]
         return list(dict.fromkeys(name for record in records for name in record)), records
 
     @override
     def blocks(self, roots: Sequence[str], flat: Mapping[str, Any] | None) -> Iterator[Block]:
-        first, held = 0, []
-        for record in self._objects():
+        first, begin, held = 0, 0, []
+        for record, end in self._objects():
             held.append(record)
-            if len(held) == ROWS_AT_ONCE:
+            if len(held) == ROWS_AT_ONCE or end - begin > _BYTES_AT_ONCE:
                 yield Block(first, objects=held)
-                first, held = first + len(held), []
+                first, begin, held = first + len(held), end, []
         if held:
             yield Block(first, objects=held)
 
-    def _objects(self) -> Iterator[dict[str, Any]]:
+    def _objects(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """The objects, with the characters that were read by then."""
         number = 0
         try:
             with opened(self.item) as raw:
-                for value in _values(_Text(io.TextIOWrapper(raw, encoding="utf-8-sig"))):
+                text = _Text(io.TextIOWrapper(raw, encoding="utf-8-sig"))
+                for value in _values(text):
                     if not isinstance(value, dict):
                         raise DataError(f"{self.where(number)}: must hold one JSON object, got {type(value).__name__}")
                     number += 1
-                    yield value
+                    yield value, text.read
         except _MalformedError as error:
             raise DataError(f"{self.where(number)}: malformed or cut off JSON ({error})") from error
 
@@ -174,6 +176,7 @@ class _Text:
 
     def __init__(self, stream: io.TextIOBase) -> None:
         self._stream, self._held, self._at = stream, "", 0
+        self.read = 0  # characters of values so far
 
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
@@ -191,12 +194,14 @@ class _Text:
         """Reads the next value to its end."""
         while True:
             try:
-                value, self._at = _DECODER.raw_decode(self._held, self._at)
+                value, end = _DECODER.raw_decode(self._held, self._at)
             except (ValueError, RecursionError) as error:
                 cut = "Unterminated" in str(error) or getattr(error, "pos", 0) >= len(self._held) - _ESCAPE
                 if not (cut and self._more(self._at)):
                     raise _MalformedError(str(error)) from error
             else:
+                self.read += end - self._at
+                self._at = end
                 return value
 
     def _more(self, begin: int) -> bool:

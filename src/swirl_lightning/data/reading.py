@@ -48,6 +48,7 @@ class Mapping:
     stride: int = 1
     min_change: float = 0.0
     video: VideoOptions = field(default_factory=VideoOptions)
+    option: str = "data.columns"
 
     def __post_init__(self) -> None:
         """Refuse options that cannot be."""
@@ -94,7 +95,7 @@ class Reading:
         """
         source = self.reader(item)
         columns = {} if item.kind in ("images", "video") else self.mapping.columns
-        shape = find_shape(source, columns, actions=self.mapping.actions)
+        shape = find_shape(source, columns, actions=self.mapping.actions, option=self.mapping.option)
         self._readers.append(source)
         self._begins.append(self._rows)
         if shape is None:

@@ -55,13 +55,14 @@ class Shape:
         return "/".join(self.paths.get(field, ())) or field
 
 
-def find_shape(reader: Reader, columns: Columns, *, actions: bool) -> Shape | None:
+def find_shape(reader: Reader, columns: Columns, *, actions: bool, option: str = "data.columns") -> Shape | None:
     """The shape of a file; None for a file without rows.
 
     Args:
         reader: the file.
         columns: the user's mapping.
         actions: whether an action column is read, where there is one.
+        option: what the mapping is called, for messages.
 
     Raises:
         DataError: for a needed column that is missing, or a mapping that fits no shape.
@@ -69,7 +70,7 @@ def find_shape(reader: Reader, columns: Columns, *, actions: bool) -> Shape | No
     names, records = reader.head()
     if not records:
         return None
-    present = _Present(reader.item.name, names, records, columns)
+    present = _Present(reader.item.name, names, records, option)
     resolved = resolve_columns(columns)
     if not actions:
         resolved["action"] = ()
@@ -104,8 +105,8 @@ def find_shape(reader: Reader, columns: Columns, *, actions: bool) -> Shape | No
 class _Present:
     """Which paths lead to something in the first rows of a file."""
 
-    def __init__(self, name: str, names: Sequence[str], records: Sequence[dict[str, Any]], columns: Columns) -> None:
-        self.name, self.names, self.records, self.columns = name, names, records, columns
+    def __init__(self, name: str, names: Sequence[str], records: Sequence[dict[str, Any]], option: str) -> None:
+        self.name, self.names, self.records, self.option = name, names, records, option
         self._known = set(names)
 
     def __call__(self, path: str) -> bool:
@@ -137,7 +138,7 @@ class _Present:
 
     def missing(self, field: str, path: str) -> str:
         """What to say of a column that is not there."""
-        hint = f"map it: data.columns: {{{field}: YOUR_COLUMN}}"
+        hint = f"map it: {self.option}: {{{field}: YOUR_COLUMN}}"
         if field == "episode":
             hint += ", or {episode: null} if every row is an episode of its own"
         return f"{self.name}: column {path!r} (field {field!r}) is missing; there are: {self.there()}. {hint}"
@@ -165,7 +166,7 @@ def _states(
     if isinstance(first, list) and first and isinstance(first[0], dict) and {"role", "from"} & set(first[0]):
         raise DataError(
             f"{present.name}: column {(fields['state'] or fields['next_state'])[0]!r} holds a chat; "
-            "map it as data.columns: {messages: YOUR_COLUMN}"
+            f"map it as {present.option}: {{messages: YOUR_COLUMN}}"
         )
     both = bool(fields["state"] and fields["next_state"])
     if isinstance(first, Along):

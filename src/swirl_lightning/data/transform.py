@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from swirl_lightning.data import transcripts
 from swirl_lightning.data.columns import Along, DataError, lookup
-from swirl_lightning.data.formats import Block, Reader
+from swirl_lightning.data.formats import NESTED_AT_ONCE, Block, Reader
 from swirl_lightning.data.report import Report
 from swirl_lightning.data.shapes import Shape
 from swirl_lightning.data.values import Texts, as_names, flags, integers
@@ -43,9 +43,10 @@ class Transform:
                 numbers = np.arange(block.first, block.first + block.rows)
                 yield self._table({path: self._column(block, path) for path in self._paths()}, numbers)
             else:
-                columns, rows = self._flattened(block)
-                if rows:
-                    yield self._table(columns, np.asarray(rows))
+                for part in block.parts(NESTED_AT_ONCE):
+                    columns, rows = self._flattened(part)
+                    if rows:
+                        yield self._table(columns, np.asarray(rows))
 
     def _paths(self) -> list[str]:
         return list(dict.fromkeys(path for paths in self.shape.paths.values() for path in paths))
