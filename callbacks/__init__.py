@@ -9,11 +9,14 @@ from swirl_lightning.callbacks.preemption import Preemption
 from swirl_lightning.callbacks.rollout_sampler import RolloutSampler
 from swirl_lightning.callbacks.run_checkpoint import RunCheckpoint
 
+from swirl_lightning.algorithm.phase_end import PhaseEnd
+
 __all__ = [
     "BenchmarkEvaluation",
     "ExportModels",
     "ImageSamples",
     "LatentActionHealth",
+    "PhaseEnd",
     "PhaseFreezing",
     "Preemption",
     "RolloutSampler",

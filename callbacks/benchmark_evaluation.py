@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torchmetrics import Metric
 from typing_extensions import override
 
 from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.algorithm.phase_end import START, WARMUP, PhaseEnd
 from swirl_lightning.evaluation import run_benchmark, standard_decodings
 from swirl_lightning.files import METRICS, append_row, drop_later
 from swirl_lightning.metrics import Benchmark
-from swirl_lightning.types import Phase, Transition
+from swirl_lightning.types import Transition
 
 
-class BenchmarkEvaluation(Callback):
+class BenchmarkEvaluation(PhaseEnd):
     """Evaluates greedily and as the paper samples; logs scalars and appends lines to ``metrics.jsonl`` in the run folder.
 
     Scalars are named ``val/fwm_exact_match_greedy`` and the like.
@@ -36,6 +36,8 @@ class BenchmarkEvaluation(Callback):
         benchmark: adds the measures of tool answers (``tools``) or of pages (``web``) to those of any text.
         extra: further measures of predicted next states, by name.
     """
+
+    looks_at_start = True
 
     def __init__(
         self,
@@ -59,34 +61,25 @@ class BenchmarkEvaluation(Callback):
         if trainer.is_global_zero:
             drop_later(Path(trainer.default_root_dir) / METRICS, trainer.global_step)
         for split in self.splits:
-            if not len(getattr(trainer.datamodule, split)):  # type: ignore[attr-defined]
+            if not getattr(pl_module.splits, split):
                 raise ValueError(
                     f"BenchmarkEvaluation.splits has {split!r}, but the data have no transitions in it: set "
                     f"data.{split}_fraction, or leave the split out"
                 )
-        if pl_module.schedule.warmup_epochs == 0 and trainer.global_step == 0:
-            self._evaluate_all(trainer, pl_module, "start", self.best_of)
+        super().on_train_start(trainer, pl_module)
 
     @override
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, SwirlModule)
-        schedule, epoch = pl_module.schedule, trainer.current_epoch
-        if pl_module.phase is not Phase.WARMUP:
-            self._evaluate_all(trainer, pl_module, schedule.label(epoch), ())
-        elif epoch + 1 >= schedule.warmup_epochs:
-            self._evaluate_all(trainer, pl_module, "warmup", self.best_of)
+    def on_phase_end(self, trainer: L.Trainer, module: SwirlModule, label: str) -> None:
+        for split in self.splits:
+            self._evaluate(trainer, module, split, label, self.best_of if label in (START, WARMUP) else ())
 
     @override
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SwirlModule)
         self._evaluate(trainer, pl_module, "test", "test", self.best_of)
 
-    def _evaluate_all(self, trainer: L.Trainer, module: SwirlModule, label: str, best_of: Sequence[int]) -> None:
-        for split in self.splits:
-            self._evaluate(trainer, module, split, label, best_of)
-
     def _evaluate(self, trainer: L.Trainer, module: SwirlModule, split: str, label: str, best_of: Sequence[int]) -> None:
-        transitions: Sequence[Transition] = getattr(trainer.datamodule, split)[: self.limit]  # type: ignore[attr-defined]
+        transitions: Sequence[Transition] = getattr(module.splits, split)[: self.limit]
         began, rows = time.time(), []
         for name, decoding in standard_decodings(module.inference).items():
             measures = run_benchmark(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.algorithm.phase_end import WARMUP, PhaseEnd
 from swirl_lightning.conversion.export import export_role
-from swirl_lightning.types import Phase, Role
+from swirl_lightning.types import Role
 
 
-class ExportModels(Callback):
+class ExportModels(PhaseEnd):
     """Writes ``export/<label>/{fwm,idm}`` in the run folder, loadable by ``transformers`` as they are.
 
     Args:
@@ -28,14 +28,9 @@ class ExportModels(Callback):
         self.last = last
 
     @override
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, SwirlModule)
-        epoch = trainer.current_epoch
-        if pl_module.phase is Phase.WARMUP:
-            if self.warmup and epoch + 1 >= pl_module.schedule.warmup_epochs:
-                self._export(trainer, pl_module, "warmup")
-        elif self.phases:
-            self._export(trainer, pl_module, pl_module.schedule.label(epoch))
+    def on_phase_end(self, trainer: L.Trainer, module: SwirlModule, label: str) -> None:
+        if self.warmup if label == WARMUP else self.phases:
+            self._export(trainer, module, label)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
 from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.algorithm.phase_end import PhaseEnd
 from swirl_lightning.codecs.image_pixels import to_png
 from swirl_lightning.evaluation.pictures import Cell, animation, grid
-from swirl_lightning.types import Phase, State, Transition, UnlabelledPair
+from swirl_lightning.types import State, Transition, UnlabelledPair
 
 
-class ImageSamples(Callback):
+class ImageSamples(PhaseEnd):
     """Draws validation pairs as pictures, into TensorBoard (``pictures/``) and ``pictures/`` in the run folder.
 
     One row a pair: state x, the IDM's action | true next state y | a group of predictions under that action, each with the
@@ -36,16 +36,8 @@ class ImageSamples(Callback):
         self.pairs, self.members, self.steps, self.side = pairs, members, steps, side
 
     @override
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, SwirlModule)
-        schedule, epoch = pl_module.schedule, trainer.current_epoch
-        if pl_module.phase is not Phase.WARMUP:
-            self._draw(trainer, pl_module, schedule.label(epoch))
-        elif epoch + 1 >= schedule.warmup_epochs:
-            self._draw(trainer, pl_module, "warmup")
-
-    def _draw(self, trainer: L.Trainer, module: SwirlModule, label: str) -> None:
-        transitions: list[Transition] = list(trainer.datamodule.val)  # type: ignore[attr-defined]
+    def on_phase_end(self, trainer: L.Trainer, module: SwirlModule, label: str) -> None:
+        transitions = list(module.splits.val)
         if not transitions or not isinstance(transitions[0].state, bytes):
             raise ValueError("ImageSamples needs validation pairs whose states are images; take it out of trainer.callbacks")
         spread = [transitions[i * len(transitions) // self.pairs] for i in range(min(self.pairs, len(transitions)))]

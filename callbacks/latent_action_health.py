@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.algorithm.phase_end import PhaseEnd
 from swirl_lightning.files import HEALTH, append_row, drop_later
 from swirl_lightning.metrics.perplexity import FrozenLanguageModel
-from swirl_lightning.types import Phase, Role, Transition
+from swirl_lightning.types import Role, Transition
 
 
-class LatentActionHealth(Callback):
+class LatentActionHealth(PhaseEnd):
     """Watches the IDM's actions on labelled validation pairs (arXiv:2602.06130, Figure 6).
 
     Logged under ``health/`` after the warm-up (where there is none, before the first batch) and after every phase, and
@@ -35,6 +35,8 @@ class LatentActionHealth(Callback):
         min_unique_ratio: warn when the inferred actions have fewer distinct ones than this share of the true ones'.
         max_gap_growth: warn when ``code_gap`` grew by this many nats since the first look without accuracy growing.
     """
+
+    looks_at_start = True
 
     def __init__(
         self,
@@ -59,26 +61,18 @@ class LatentActionHealth(Callback):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, SwirlModule)
         if trainer.is_global_zero:
             drop_later(Path(trainer.default_root_dir) / HEALTH, trainer.global_step)
         if self.language_model is None:
             rank_zero_info("LatentActionHealth: no perplexity_ratio, since language_model is not given")
-        if pl_module.schedule.warmup_epochs == 0 and trainer.global_step == 0:
-            self._look(trainer, pl_module, "start")
+        super().on_train_start(trainer, pl_module)
 
     @override
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, SwirlModule)
-        epoch = trainer.current_epoch
-        if pl_module.phase is not Phase.WARMUP or epoch + 1 >= pl_module.schedule.warmup_epochs:
-            self._look(trainer, pl_module, pl_module.schedule.label(epoch))
-
-    def _look(self, trainer: L.Trainer, pl_module: SwirlModule, label: str) -> None:
-        transitions: Sequence[Transition] = trainer.datamodule.val  # type: ignore[attr-defined]
+    def on_phase_end(self, trainer: L.Trainer, module: SwirlModule, label: str) -> None:
+        transitions = module.splits.val
         if not transitions:
             return
-        values = self.measure(pl_module, transitions[: self.limit])
+        values = self.measure(module, transitions[: self.limit])
         self._warn(values)
         if self._first is None:
             self._first = values

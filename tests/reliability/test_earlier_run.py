@@ -24,7 +24,7 @@ def test_a_run_that_begins_anew_sets_the_earlier_one_apart(config, tmp_path):
     assert main(config(trainer__callbacks=callbacks, model__schedule=longer)) == 0
     before = lines(run / "metrics.jsonl")
     assert main(config(trainer__callbacks=callbacks)) == 0  # fewer phases: nothing writes over the old run's last ones
-    assert [row["label"] for row in rows(run / "health.jsonl")] == ["warmup-1", "swirl-1-fwm", "swirl-1-idm"]
+    assert [row["label"] for row in rows(run / "health.jsonl")] == ["warmup", "swirl-1-fwm", "swirl-1-idm"]
     assert len(rows(run / "metrics.jsonl")) == 6
     events = EventAccumulator(str(run))
     events.Reload()

@@ -78,8 +78,6 @@ class PhaseSchedule:
         return self.phase(epoch) is not Phase.WARMUP or epoch + 1 >= self.warmup_epochs
 
     def label(self, epoch: int) -> str:
-        """Name of the state after an epoch: ``warmup-1``, ``swirl-1-fwm``, ``swirl-1-idm``, ..."""
+        """Name of the state after a phase's epoch: ``warmup``, ``swirl-1-fwm``, ``swirl-1-idm``, ..."""
         phase = self.phase(epoch)
-        if phase is Phase.WARMUP:
-            return f"warmup-{epoch + 1}"
-        return f"swirl-{self.iteration(epoch)}-{phase.value}"
+        return phase.value if phase is Phase.WARMUP else f"swirl-{self.iteration(epoch)}-{phase.value}"
