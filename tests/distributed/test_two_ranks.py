@@ -64,11 +64,12 @@ class TestTwoRanks:
 
 @pytest.fixture(scope="module")
 def options(world, tmp_path_factory):
-    """Alone and on two ranks: pairs from a stream, activations computed again; and mixed precision."""
+    """Alone and on two ranks: pairs from a stream, activations computed again, replay for one rank; and mixed precision."""
     folder = tmp_path_factory.mktemp("options")
     stream = {"state_only": str(world / "data"), "stream_batches": 3, "labelled_fraction": 0.5}
     changes = {f"data__init_args__{name}": value for name, value in stream.items()}
     changes["model__world_model__gradient_checkpointing"] = True
+    changes |= {"model__fwm__replay_weight": 0.5, "data__init_args__replay_batch_size": 1}
     assert run_alone(settings(world, folder / "alone", **changes)) == 0
     bfloat16 = {
         "class_path": "swirl_lightning.distributed.strategies.ShardedStrategy",
