@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-visual real-model test test-worlds lint format soak study bench bench-trl gpu clean
+.PHONY: help install quickstart quickstart-visual real-model test test-worlds test-lowest lint format soak study bench bench-trl gpu clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -48,6 +48,12 @@ test: lint ## everything, from nothing
 test-worlds: install ## the worlds that `make test` leaves out: ScienceWorld (7 MB), MiniWoB++ (14 MB, and a Chromium on PATH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scienceworld,miniwob]'
 	$(BIN)/python -m pytest tests/environments/test_text_games.py tests/environments/test_scienceworld.py tests/environments/test_miniwob.py tests/environments/test_killed_recording.py
+
+test-lowest: ## the lowest versions that pyproject.toml allows, in an environment of their own: scores, rollouts, one fit
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > constraints-lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -c constraints-lowest.txt -e '.[minigrid]' pytest
+	.venv-lowest/bin/python -m pytest -q tests/scoring/test_scorer.py tests/rollout/test_sampler.py tests/world_model/test_storage_modes.py tests/howto
 
 soak: install ## kill runs fifty times at random moments, and see that every one comes to the undisturbed end
 	$(BIN)/python -m pytest tests/soak --kills $(or $(KILLS),50)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentError, ArgumentParser
 
 from swirl_lightning.algorithm.objectives.grpo import GrpoConfig, grpo_loss, normaliser
-from swirl_lightning.algorithm.objectives.sft import nll_loss
 
 torch.set_num_threads(1)
 
@@ -243,19 +242,6 @@ def test_input_that_does_not_fit_is_named(change, message):
 def test_settings_that_make_no_sense_are_refused(settings_, message):
     with pytest.raises(ValueError, match=message):
         GrpoConfig(**settings_)
-
-
-def test_nll_is_the_token_mean_and_its_parts_add_up():
-    inputs = case(6)
-    logprobs, mask = inputs["logprobs"], inputs["mask"]
-    tokens = float(mask.sum())
-    whole = nll_loss(logprobs, mask, tokens)
-    torch.testing.assert_close(whole, -logprobs[mask].mean())
-    parts = nll_loss(logprobs[:2], mask[:2], tokens) + nll_loss(logprobs[2:], mask[2:], tokens)
-    torch.testing.assert_close(parts, whole)
-    torch.testing.assert_close(nll_loss(logprobs.masked_fill(~mask, math.nan), mask, tokens), whole)
-    with pytest.raises(ValueError, match="number of scored tokens of the whole batch, got 0"):
-        nll_loss(logprobs, mask, 0)
 
 
 def test_settings_are_read_by_jsonargparse_which_needs_dataclasses_without_slots():

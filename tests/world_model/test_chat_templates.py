@@ -25,7 +25,7 @@ def tokenizer():
 def builder(tokenizer, template, **settings):
     tokenizer.chat_template = template
     templates = PromptTemplates(chat=True, **settings)
-    return PromptBuilder(TextCodec(tokenizer, **templates.speech), templates)
+    return PromptBuilder(TextCodec(tokenizer, **templates.codec_options), templates)
 
 
 @pytest.mark.parametrize("template", [PLAIN, PARTS, LOOP % "{{ m['content'] | trim }}" + ASK], ids=["plain", "parts", "trim"])

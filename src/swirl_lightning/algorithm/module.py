@@ -138,7 +138,7 @@ class SwirlModule(ReportingModule):
         check_base(base)
         tokenizer, templates, max_prompt_tokens = self._wording
         self.world_model_config = replace(self.world_model_config, base=base)
-        self.codec = self._codec(tokenizer or base, stop_ids=known_stops(base), **templates.speech)  # type: ignore[call-arg]
+        self.codec = self._codec(tokenizer or base, stop_ids=known_stops(base), **templates.codec_options)  # type: ignore[call-arg]
         self.prompts = PromptBuilder(self.codec, templates, max_prompt_tokens or checks.MOST_PROMPT_TOKENS)
 
     @override

@@ -66,7 +66,7 @@ class Codec(Protocol):
         """Encodes many states ahead, where that is quicker than one by one."""
         ...
 
-    def canonical(self, said: State) -> State:
+    def canonical(self, state: State) -> State:
         """A state or an action in the form in which decoding gives it, so that equal ones compare equal."""
         ...
 

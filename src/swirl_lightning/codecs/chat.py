@@ -136,14 +136,14 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[tuple[str, str]], turn: int, parts: bool, ask: bool = True) -> str:
         """The text of a conversation; the clock that the template sees stands still at ``turn``."""
-        said: list[dict[str, Any]] = [
+        turns: list[dict[str, Any]] = [
             {"role": role, "content": [{"type": "text", "text": t}] if parts else t} for role, t in messages
         ]
         clock = f"{{% macro strftime_now(format) %}}moment {turn}{{% endmacro %}}"
         program = clock + str(self.tokenizer.get_chat_template())
         return str(
             self.tokenizer.apply_chat_template(
-                said, chat_template=program, tokenize=False, add_generation_prompt=ask, **self.kwargs
+                turns, chat_template=program, tokenize=False, add_generation_prompt=ask, **self.kwargs
             )
         )
 

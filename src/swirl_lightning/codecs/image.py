@@ -82,7 +82,7 @@ class ImageCodec(TextCodec):
         begin: token before an image.
         end: token after an image.
         cache: codes on disk; None keeps them in memory only.
-        **speech: further arguments of ``TextCodec``.
+        **text_options: further arguments of ``TextCodec``.
 
     Raises:
         ValueError: if the markers are no tokens, or the codes overlap the text vocabulary.
@@ -96,9 +96,9 @@ class ImageCodec(TextCodec):
         begin: str = "<boi>",
         end: str = "<eoi>",
         cache: CodeCache | None = None,
-        **speech: Any,
+        **text_options: Any,
     ) -> None:
-        super().__init__(tokenizer, **speech)
+        super().__init__(tokenizer, **text_options)
         self.images, self.cache, self.begin, self.end = images, cache, begin, end
         self.first_code = len(self.tokenizer) if first_code is None else first_code
         if self.first_code < len(self.tokenizer):
@@ -224,9 +224,9 @@ class ImageCodec(TextCodec):
         return _from_bytes(packed)
 
     @override
-    def canonical(self, said: State) -> State:
+    def canonical(self, state: State) -> State:
         """The image as its codes: two images are the same state when their codes are. Actions are text."""
-        return super().canonical(said) if isinstance(said, str) else self.token_image(self.codes(said))
+        return super().canonical(state) if isinstance(state, str) else self.token_image(self.codes(state))
 
     @override
     def units(self, state: State) -> Sequence[Hashable]:
@@ -265,12 +265,12 @@ def image_codec(tokenizer: PreTrainedTokenizerBase, images: ImageModel, first_co
     return ImageCodec(tokenizer, images, first_code, cache=CodeCache(images.key))
 
 
-def load_codec(folder: str | Path, **speech: Any) -> TextCodec:
+def load_codec(folder: str | Path, **text_options: Any) -> TextCodec:
     """The codec of a model folder: images where it holds ``codec.json``, text otherwise (hub names too).
 
     Args:
         folder: with a tokenizer.
-        **speech: further arguments of ``TextCodec``.
+        **text_options: further arguments of ``TextCodec``.
 
     Raises:
         ValueError: if ``codec.json`` and the image model differ in their number of codes, the tokenizer does not fit, or the
@@ -278,7 +278,7 @@ def load_codec(folder: str | Path, **speech: Any) -> TextCodec:
     """
     file = Path(folder) / CODEC
     if not file.is_file():
-        return TextCodec(str(folder), **speech)
+        return TextCodec(str(folder), **text_options)
     settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if "class_path" in settings:
         raise ValueError(
@@ -292,7 +292,7 @@ def load_codec(folder: str | Path, **speech: Any) -> TextCodec:
             f"{settings['image_model']!r} has {images.codes}: they do not belong together"
         )
     markers = (settings["begin"], settings["end"])
-    return ImageCodec(str(folder), images, settings["first_code"], *markers, cache=CodeCache(images.key), **speech)
+    return ImageCodec(str(folder), images, settings["first_code"], *markers, cache=CodeCache(images.key), **text_options)
 
 
 def _to_bytes(codes: Sequence[int]) -> bytes:

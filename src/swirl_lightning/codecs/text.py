@@ -126,10 +126,10 @@ class TextCodec:
     def prepare(self, states: Iterable[State]) -> None:
         """Nothing: text is encoded when it is needed."""
 
-    def canonical(self, said: State) -> State:
+    def canonical(self, state: State) -> State:
         """The text as the tokenizer gives it back: its case, spaces and characters may be all that it can tell apart."""
-        assert isinstance(said, str)
-        unknown, text = self.tokenizer.unk_token, said
+        assert isinstance(state, str)
+        unknown, text = self.tokenizer.unk_token, state
         for _ in range(_ROUNDS):
             parts = text.split(unknown) if unknown else [text]  # what is unknown stays so, though its name could be spelt
             again = (unknown or "").join(self._decode(self._encode(part)) for part in parts)

@@ -35,7 +35,7 @@ def inference_from_folders(fwm: Path | None, idm: Path | None) -> Inference:
     else:
         config = WorldModelConfig(base=str(first), storage="shared")
     sampling = {role: recipes.get(role, next(iter(recipes.values())))[2] for role in Role}
-    codec = load_codec(first, **templates.speech)
+    codec = load_codec(first, **templates.codec_options)
     constraints = {role: codec.constraint(role) for role in Role}
     return Inference(WorldModel(config, reference=False), PromptBuilder(codec, templates, limit), sampling, constraints)
 

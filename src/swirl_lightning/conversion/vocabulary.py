@@ -57,8 +57,8 @@ def extend(base: str, codec: Path, out: Path, first_code: int | None = None, dty
     model = load_causal_lm(base, dtype=dtype, seed=seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     text_tokens = len(tokenizer)
-    speech = image_codec(tokenizer, load_image_model(codec), first_code)
-    extend_vocabulary(model, speech, text_tokens, seed)
+    image_words = image_codec(tokenizer, load_image_model(codec), first_code)
+    extend_vocabulary(model, image_words, text_tokens, seed)
     model.save_pretrained(str(out))
-    speech.save_pretrained(out)
+    image_words.save_pretrained(out)
     return out

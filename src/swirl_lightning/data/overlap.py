@@ -102,11 +102,11 @@ def with_state_only(
     used = of_training(more.table, counts)
     if overlap is not None and more.own_episodes:
         used = used.filter(overlap.new(used, counts))
-    if said := "; ".join(f"{count:,} pairs {what}" for what, count in counts.items() if count):
-        rank_zero_info(f"{more.source}: {said}")
+    if missed := "; ".join(f"{count:,} pairs {what}" for what, count in counts.items() if count):
+        rank_zero_info(f"{more.source}: {missed}")
     if not used.num_rows:
         raise DataError(
-            f"data.state_only: {more.source} holds no pair to train on: {said}. Names of episodes must be unique over both "
+            f"data.state_only: {more.source} holds no pair to train on: {missed}. Names of episodes must be unique over both "
             "sources: data.columns: {episode: [source, run]} joins columns"
         )
     if used.schema.field("state").type != table.table.schema.field("state").type:

@@ -23,6 +23,6 @@ class Report:
         self.as_json.setdefault(column, kind)
 
     def __str__(self) -> str:
-        said = [f"{count:,} {what}" for what, count in self.counts.items() if count]
-        said += [f"column {name!r} ({kind}s) is read as JSON text with sorted keys" for name, kind in self.as_json.items()]
-        return "; ".join(said)
+        notes = [f"{count:,} {what}" for what, count in self.counts.items() if count]
+        notes += [f"column {name!r} ({kind}s) is read as JSON text with sorted keys" for name, kind in self.as_json.items()]
+        return "; ".join(notes)

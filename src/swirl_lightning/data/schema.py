@@ -17,7 +17,6 @@ from swirl_lightning.types import Transition, UnlabelledPair
 MANIFEST = "manifest.json"
 TRANSITIONS = "transitions.parquet"
 FIELDS = ("state", "next_state", "action", "context", "episode", "step", "split")
-REQUIRED = ("state", "next_state", "episode")
 SPLITS = ("train", "val", "test")
 
 

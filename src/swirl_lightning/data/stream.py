@@ -85,12 +85,12 @@ class PairStream:
     def _passes(self) -> Iterator[UnlabelledPair]:
         number = 0
         while True:
-            chance, reading = random.Random(f"{self.seed}/{number}"), Reading(self.mapping)
+            rng, reading = random.Random(f"{self.seed}/{number}"), Reading(self.mapping)
             parts = self._parts()
             if self.buffer > 1:
-                chance.shuffle(parts)
+                rng.shuffle(parts)
             used = 0
-            for pair in _shuffled(self._pass(parts, reading), self.buffer, chance):
+            for pair in _shuffled(self._pass(parts, reading), self.buffer, rng):
                 used += 1
                 yield pair
             rank_zero_info(f"{self.path}: pass {number + 1} over the stream ended after {used:,} pairs; {reading.report}")
@@ -123,14 +123,14 @@ def _pairs(item: Item, reading: Reading) -> Iterator[Any]:
         pairing.close()
 
 
-def _shuffled(items: Iterable[UnlabelledPair], buffer: int, chance: random.Random) -> Iterator[UnlabelledPair]:
+def _shuffled(items: Iterable[UnlabelledPair], buffer: int, rng: random.Random) -> Iterator[UnlabelledPair]:
     """Draws each item from the next ``buffer`` ones."""
     held: list[UnlabelledPair] = []
     for item in items:
         held.append(item)
         if len(held) == buffer:
-            at = chance.randrange(buffer)
+            at = rng.randrange(buffer)
             held[at], held[-1] = held[-1], held[at]
             yield held.pop()
-    chance.shuffle(held)
+    rng.shuffle(held)
     yield from held

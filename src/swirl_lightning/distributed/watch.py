@@ -62,11 +62,11 @@ class RankWatch:
     def fail(self, error: BaseException) -> None:
         """Tells all ranks that this one fails. Shows the error of a rank that failed before, of which this may be the echo."""
         told = isinstance(error, StoppedAloneError)
-        said = f"rank {self._rank} " + (f"was {error}" if told else f"failed: {type(error).__name__}: {error}")
+        message = f"rank {self._rank} " + (f"was {error}" if told else f"failed: {type(error).__name__}: {error}")
         self._stop()
         with suppress(RuntimeError):  # the store is gone, and rank 0 with it: the caller shows its own error
-            first = self._store.compare_set("failed", "", said).decode()
-            if first != said and not told:
+            first = self._store.compare_set("failed", "", message).decode()
+            if first != message and not told:
                 print(f"swirl: error: {first}", file=sys.stderr, flush=True)
             if self._rank:
                 self._store.set(str(self._rank), _DONE.decode())

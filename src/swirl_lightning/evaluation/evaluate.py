@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the models said about one transition."""
+    """What the models drawn about one transition."""
 
     transition: Transition  # the truth
     states: tuple[State, ...]  # S predicted next states
@@ -145,12 +145,12 @@ def run_benchmark(
 
         for batch in _batches(share, batch_size):
             pairs = [transition for transition, _ in batch]
-            said = _predict(inference, pairs, params, samples, widths, seed, advance)
+            drawn = _predict(inference, pairs, params, samples, widths, seed, advance)
             scores = (_score_states(inference, pairs), _score_actions(inference, pairs))
             kept = [i for i, (_, counts) in enumerate(batch) if counts]
-            _update(metrics, [said[i] for i in kept], [_rows(s, kept) for s in scores], inference.codec, render=bool(extra))
+            _update(metrics, [drawn[i] for i in kept], [_rows(s, kept) for s in scores], inference.codec, render=bool(extra))
             sums = [s.logprobs.sum(-1).tolist() for s in scores]
-            predictions += [replace(said[i], state_logprob=sums[0][i], action_logprob=sums[1][i]) for i in kept]
+            predictions += [replace(drawn[i], state_logprob=sums[0][i], action_logprob=sums[1][i]) for i in kept]
     some_change = any(t.state != t.next_state for t in transitions)
     return Evaluation(_measures(metrics, some_change), tuple(predictions))
 
@@ -256,31 +256,31 @@ def _rows(scores: TokenScores, kept: Sequence[int]) -> TokenScores:
 
 def _update(
     metrics: Mapping[str, MetricCollection],
-    said: Sequence[Prediction],
+    predictions: Sequence[Prediction],
     scores: Sequence[TokenScores],
     codec: Codec,
     render: bool,
 ) -> None:
-    changed = [i for i, p in enumerate(said) if p.transition.state != p.transition.next_state]
+    changed = [i for i, p in enumerate(predictions) if p.transition.state != p.transition.next_state]
     for name, collection in metrics.items():
-        rows = changed if name.endswith(_CHANGED) else range(len(said))
-        chosen, kept = [said[i] for i in rows], [_rows(s, rows) for s in scores]
+        rows = changed if name.endswith(_CHANGED) else range(len(predictions))
+        chosen, kept = [predictions[i] for i in rows], [_rows(s, rows) for s in scores]
         _update_one(collection, name.removesuffix(_CHANGED), chosen, kept, codec, render)
 
 
 def _update_one(
     collection: MetricCollection,
     name: str,
-    said: Sequence[Prediction],
+    predictions: Sequence[Prediction],
     scores: Sequence[TokenScores],
     codec: Codec,
     render: bool,
 ) -> None:
     if name == "idm":
-        actions = [(codec.canonical(z), codec.canonical(p.transition.action)) for p in said for z in p.actions]
+        actions = [(codec.canonical(z), codec.canonical(p.transition.action)) for p in predictions for z in p.actions]
         collection.update(predictions=[z for z, _ in actions], references=[z for _, z in actions], scores=scores[1])
         return
-    predicted = [(state, p.transition) for p in said for state in _predicted(p, name)]
+    predicted = [(state, p.transition) for p in predictions for state in _predicted(p, name)]
     collection.update(
         predictions=[codec.canonical(state) for state, _ in predicted],
         references=[codec.canonical(truth.next_state) for _, truth in predicted],

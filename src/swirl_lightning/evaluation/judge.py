@@ -38,7 +38,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What it said."""
+    """What it verdict."""
 
     score: float | None  # None where there is no valid answer
     reason: str = ""
@@ -203,8 +203,8 @@ class Judge:
             self._count("tokens in", int(usage.get("prompt_tokens", 0)))
             self._count("tokens out", int(usage.get("completion_tokens", 0)))
             text = envelope["choices"][0]["message"]["content"]
-            said = json.loads(text.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
-            score, reason = said["score"], str(said.get("reason", ""))
+            verdict = json.loads(text.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
+            score, reason = verdict["score"], str(verdict.get("reason", ""))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as failure:
             raise _TransientError(f"no valid answer ({type(failure).__name__}: {failure}): {answer[:200]!r}") from failure
         if isinstance(score, bool) or not isinstance(score, int | float) or not self.scale[0] <= score <= self.scale[1]:

@@ -44,7 +44,8 @@ class BertScore(MeanOf):
             )
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._encoder = AutoModel.from_pretrained(folder, local_files_only=True).train(False).requires_grad_(False)
+            self._encoder = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self._encoder.train(False).requires_grad_(False)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"BERTScore: {folder} holds no encoder with its tokenizer: {error}") from error
         layers = int(self._encoder.config.num_hidden_layers)

@@ -93,13 +93,13 @@ def clip_similarities(
     drawn, true = clip.images(predictions), clip.images(references)
     values = {"clip_image": (drawn * true).sum(-1)}
     before = None if states is None else clip.images(states)
-    said = None if captions is None else clip.texts(captions)
-    if said is not None:
-        values["clip_text"] = (drawn * said).sum(-1)
+    described = None if captions is None else clip.texts(captions)
+    if described is not None:
+        values["clip_text"] = (drawn * described).sum(-1)
     if before is not None:
         values["clip_direction_image"] = _cosine(drawn - before, true - before)
-        if said is not None and state_captions is not None:
-            values["clip_direction_text"] = _cosine(drawn - before, said - clip.texts(state_captions))
+        if described is not None and state_captions is not None:
+            values["clip_direction_text"] = _cosine(drawn - before, described - clip.texts(state_captions))
     return values
 
 

@@ -24,7 +24,7 @@ class FrozenLanguageModel:
 
     def __init__(self, folder: str | Path, batch_size: int = 64) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder)
+        self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
         self.model.train(False).requires_grad_(False)
         self.batch_size = batch_size
         start = self.tokenizer.bos_token_id

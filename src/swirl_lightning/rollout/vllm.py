@@ -131,8 +131,8 @@ class VllmEngine(RolloutEngine):
             with urllib.request.urlopen(request, timeout=self.seconds) as answer:
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:500]
-            raise ConnectionError(f"the vLLM server at {self.url}{path} refused ({error.code}): {said}") from error
+            reason = error.read().decode(errors="replace")[:500]
+            raise ConnectionError(f"the vLLM server at {self.url}{path} refused ({error.code}): {reason}") from error
         except (OSError, http.client.HTTPException) as error:
             raise ConnectionError(
                 f"no vLLM server answers at {self.url} ({error}); start one in an environment that has vLLM: {START}"

@@ -177,7 +177,7 @@ class Inference:
         else:
             actions = self.infer_actions(transitions, params=greedy)
             answers = [(z[0], t.action) for z, t in zip(actions, transitions, strict=True)]
-        return [form(said) == form(true) for said, true in answers]
+        return [form(answer) == form(true) for answer, true in answers]
 
     def answer_logprobs(self, role: Role, transitions: Sequence[Transition]) -> list[float]:
         """Log-probabilities of the true answers of labelled transitions, nats."""

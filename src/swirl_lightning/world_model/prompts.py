@@ -69,7 +69,7 @@ class PromptTemplates:
         return self.fwm if role is Role.FWM else self.idm
 
     @property
-    def speech(self) -> dict[str, Any]:
+    def codec_options(self) -> dict[str, Any]:
         """What a codec must know of them: with which token an answer ends."""
         return {"chat": self.chat, "chat_template_kwargs": self.chat_template_kwargs}
 

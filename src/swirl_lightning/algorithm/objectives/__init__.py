@@ -4,7 +4,6 @@ from swirl_lightning.algorithm.objectives.bounds import elbo_estimate, mutual_in
 from swirl_lightning.algorithm.objectives.grpo import GrpoConfig, GrpoTerms, group_advantages, grpo_loss, normaliser
 from swirl_lightning.algorithm.objectives.posterior import Candidates, Posterior, solve
 from swirl_lightning.algorithm.objectives.rewards import sequence_reward
-from swirl_lightning.algorithm.objectives.sft import nll_loss
 
 __all__ = [
     "Candidates",
@@ -15,7 +14,6 @@ __all__ = [
     "group_advantages",
     "grpo_loss",
     "mutual_information_bound",
-    "nll_loss",
     "normaliser",
     "sequence_reward",
     "solve",
