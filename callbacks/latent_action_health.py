@@ -27,6 +27,8 @@ class LatentActionHealth(PhaseEnd):
     * ``accuracy``: exact matches with the true action;
     * ``code_gap``: log P(y|x,z) under the IDM's sampled action minus under the true action, nats per sequence. A gap that
       grows while accuracy does not is a private code or a leak of the next state into the action;
+    * ``agreement``: share of pairs whose best candidate action is the same for both models, and ``agreed_accuracy``: how often
+      it is right then; ``posterior_entropy`` in nats and ``effective_candidates`` (where a phase is solved in closed form);
     * ``perplexity_ratio`` of inferred to true actions under a language model that is not trained, if one is given.
 
     Args:
@@ -102,6 +104,8 @@ class LatentActionHealth(PhaseEnd):
             "accuracy": sum(a == b for a, b in zip(inferred, true, strict=True)) / len(true),
             "code_gap": float((logprob[:, 0] - logprob[:, 1]).mean()),
         }
+        if any(settings.objective != "grpo" for settings in module.roles.values()):
+            values |= _agreement(module, transitions)
         if self.language_model is not None:
             if any(inferred):
                 judge = FrozenLanguageModel(self.language_model)
@@ -116,6 +120,11 @@ class LatentActionHealth(PhaseEnd):
                 f"latent actions collapse: the IDM uses {values['unique_ratio']:.0%} as many distinct actions as the data; "
                 "raise model.idm.grpo.beta or the temperature, or constrain the IDM to known actions (model.idm.constraint)"
             )
+        if values.get("agreed_accuracy", 1.0) < values["accuracy"]:
+            rank_zero_warn(
+                f"what both models agree on is right in {values['agreed_accuracy']:.0%}, the IDM alone in "
+                f"{values['accuracy']:.0%}: agreement is no evidence here; set model.idm.posterior.gate to explained"
+            )
         if self._first is None:
             return
         grown = values["code_gap"] - self._first["code_gap"]
@@ -124,6 +133,21 @@ class LatentActionHealth(PhaseEnd):
                 f"private code: inferred actions explain the next state {grown:.2f} nats better than at the start, but are "
                 "not more often right; raise model.idm.grpo.beta, constrain the IDM, or replay labelled batches"
             )
+
+
+def _agreement(module: SwirlModule, transitions: Sequence[Transition]) -> dict[str, float]:
+    """What both models think of candidate actions together."""
+    latent, form = module.closed_form.look([t.without_action() for t in transitions]), module.codec.canonical
+    posterior = latent.posterior
+    values = {
+        "agreement": float(posterior.agreement.float().mean()),
+        "posterior_entropy": float(posterior.entropy.mean()),
+        "effective_candidates": float(posterior.effective.mean()),
+    }
+    best = zip(latent.actions, posterior.best.tolist(), posterior.agreement.tolist(), transitions, strict=True)
+    if right := [form(actions[b]) == form(t.action) for actions, b, agreed, t in best if agreed]:
+        values["agreed_accuracy"] = sum(right) / len(right)
+    return values
 
 
 def _mean_length(module: SwirlModule, actions: Sequence[str]) -> float:

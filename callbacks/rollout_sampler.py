@@ -13,10 +13,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
+from swirl_lightning.algorithm.candidates import LatentPosterior
 from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.algorithm.rollouts import Experience
 from swirl_lightning.evaluation import show_state
 from swirl_lightning.files import SAMPLES, drop_later
+from swirl_lightning.types import UnlabelledPair
 
 
 class RolloutSampler(Callback):
@@ -27,7 +29,7 @@ class RolloutSampler(Callback):
     Args:
         every_n_batches: how often.
         groups: groups per report.
-        members: members shown per group, best rewards first.
+        members: members shown per group, best rewards first; of a phase in closed form candidates, those with most weight.
     """
 
     def __init__(self, every_n_batches: int = 50, groups: int = 2, members: int = 8) -> None:
@@ -50,7 +52,8 @@ class RolloutSampler(Callback):
         experience, pl_module.last_experience = pl_module.last_experience, None
         if experience is None or batch_idx % self.every_n_batches or not trainer.is_global_zero:
             return
-        records = [self._record(experience, b) for b in range(min(self.groups, len(experience.rollouts.pairs)))]
+        pairs = experience.pairs if isinstance(experience, LatentPosterior) else experience.rollouts.pairs
+        records = [{**_pair(pair), **self._members(experience, b)} for b, pair in enumerate(pairs[: self.groups])]
         path = Path(trainer.default_root_dir) / SAMPLES
         path.parent.mkdir(parents=True, exist_ok=True)
         place = {"epoch": trainer.current_epoch, "batch": batch_idx, "phase": pl_module.phase.value}
@@ -63,17 +66,13 @@ class RolloutSampler(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text(f"samples/{pl_module.phase.value}", text, trainer.global_step)
 
-    def _record(self, experience: Experience, b: int) -> dict[str, Any]:
+    def _members(self, experience: Experience | LatentPosterior, b: int) -> dict[str, Any]:
+        if isinstance(experience, LatentPosterior):
+            return self._candidates(experience, b)
         rollouts, rewards = experience.rollouts, experience.judgement.rewards[b]
-        pair, latent = rollouts.pairs[b], rollouts.latent
         order = rewards.nan_to_num(-torch.inf).argsort(descending=True)[: self.members].tolist()
         return {
-            "episode": pair.episode,
-            "step": pair.step,
-            "context": pair.context,
-            "state": show_state(pair.state),
-            "inferred_action": None if latent is None else latent.actions[b],
-            "next_state": show_state(pair.next_state),
+            "inferred_action": None if rollouts.latent is None else rollouts.latent.actions[b],
             "members": [
                 {
                     "sample": show_state(rollouts.samples[b][k]),
@@ -85,6 +84,33 @@ class RolloutSampler(Callback):
             ],
         }
 
+    def _candidates(self, latent: LatentPosterior, b: int) -> dict[str, Any]:
+        weights = latent.posterior.weights[b]
+        order = weights.argsort(descending=True).tolist()
+        return {
+            "inferred_action": latent.actions[b][order[0]],
+            "trusted": bool(latent.trusted[b]),
+            "members": [
+                {
+                    "sample": latent.actions[b][k],
+                    "reward": round(float(latent.rewards[b, k]), 4),
+                    "weight": round(float(weights[k]), 4),
+                }
+                for k in order
+                if k < len(latent.actions[b])
+            ][: self.members],
+        }
+
+
+def _pair(pair: UnlabelledPair) -> dict[str, Any]:
+    return {
+        "episode": pair.episode,
+        "step": pair.step,
+        "context": pair.context,
+        "state": show_state(pair.state),
+        "next_state": show_state(pair.next_state),
+    }
+
 
 def as_markdown(record: dict[str, Any]) -> str:
     """One group: short samples as a table, samples of several lines (grids, pages) as blocks that keep their lines."""
@@ -93,15 +119,15 @@ def as_markdown(record: dict[str, Any]) -> str:
         parts.append(f"**inferred action** {_code(record['inferred_action'])}")
     parts.append(f"**true next state** {_code(record['next_state'])}")
     members = record["members"]
+    value = "weight" if "weight" in members[0] else "advantage"
     if any("\n" in member["sample"] for member in members):
         parts += [
-            f"**reward {member['reward']:.3f}, advantage {member['advantage']:+.2f}** {_code(member['sample'])}"
-            for member in members
+            f"**reward {member['reward']:.3f}, {value} {member[value]:+.2f}** {_code(member['sample'])}" for member in members
         ]
     else:
-        table = ["| reward | advantage | sample |", "|---|---|---|"]
+        table = [f"| reward | {value} | sample |", "|---|---|---|"]
         for member in members:
-            table.append(f"| {member['reward']:.3f} | {member['advantage']:+.2f} | {_code(member['sample'])} |")
+            table.append(f"| {member['reward']:.3f} | {member[value]:+.2f} | {_code(member['sample'])} |")
         parts.append("\n".join(table))
     return "\n\n".join(parts)
 

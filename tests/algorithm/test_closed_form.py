@@ -99,7 +99,7 @@ def test_the_gate_keeps_what_both_models_find_best_and_that_alone(module, data):
     inference, pairs = module.inference, list(data.unlabelled)
     config = {"gate": "agreement", "greedy": False, "draws": 0, "proposals": [GivenActions(ACTIONS)]}
     gated = settings(posterior=config)
-    latent = infer_posterior(inference, pairs, gated, seed=0, labels={"wait": 3})
+    latent = infer_posterior(inference, pairs, gated, seed=0, labels={"wait": 3}, gate="agreement")
     assert latent.tokens == 0
     for pair, targets, agrees in zip(pairs, latent.targets(gated.posterior), latent.posterior.agreement.tolist(), strict=True):
         q = inference.score_actions([pair] * len(ACTIONS), ACTIONS).logprobs.sum(-1)
@@ -107,8 +107,8 @@ def test_the_gate_keeps_what_both_models_find_best_and_that_alone(module, data):
         p = p.logprobs.sum(-1) / p.mask.sum(-1) / 0.1 + torch.tensor([math.log(1 + 3 * (z == "wait")) for z in ACTIONS])
         assert agrees == (q.argmax() == p.argmax())
         assert targets == ([(ACTIONS[q.argmax()], 1.0)] if agrees else [])
-    explained = settings(posterior=config | {"gate": "explained"})
-    strict = infer_posterior(inference, pairs, explained, seed=0, labels={"wait": 3})
+    strict = infer_posterior(inference, pairs, gated, seed=0, labels={"wait": 3}, gate="explained")
+    assert infer_posterior(inference, pairs, gated, seed=0).trusted.all()
     unknown = inference.score_states(pairs, ["?"] * len(pairs), [pair.next_state for pair in pairs]).logprobs.sum(-1)
     best = [max(each, key=lambda zw: zw[1])[0] for each in strict.weighted()]
     known = inference.score_states(pairs, best, [pair.next_state for pair in pairs]).logprobs.sum(-1)

@@ -98,6 +98,25 @@ def test_samples_once_a_phase_and_none_twice_after_a_resume(config, tmp_path):
     assert [r["global_step"] for r in rows] == [4, 6, 7, 9, 10, 12, 13, 15]
 
 
+def test_samples_and_health_of_phases_in_closed_form(config, tmp_path):
+    closed = {
+        "model__fwm__objective": "elbo",
+        "model__idm__objective": "posterior",
+        "model__idm__posterior": {"draws": 0, "proposals": ["SeenActions"], "gate": "agreement"},
+    }
+    assert main(config(**closed)) == 0
+    for row in lines(tmp_path / "run" / "samples.jsonl"):
+        weights = [member["weight"] for member in row["members"]]
+        assert weights == sorted(weights, reverse=True)
+        assert len({member["sample"] for member in row["members"]}) == len(weights) > 1
+        assert row["inferred_action"] == row["members"][0]["sample"]
+        assert row["trusted"] in (True, False)
+    for row in lines(tmp_path / "run" / "health.jsonl"):
+        assert 0 <= row["agreement"] <= 1
+        assert 1 <= row["effective_candidates"] <= 17
+        assert row["posterior_entropy"] >= 0
+
+
 def test_a_frozen_role_that_moves_stops_the_run(config, monkeypatch):
     from swirl_lightning.algorithm.module import SwirlModule
 

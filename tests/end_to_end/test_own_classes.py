@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from swirl_lightning.algorithm.rewards import Member, Members
 from swirl_lightning.cli import main
+from swirl_lightning.types import Role, UnlabelledPair
 
 HOWTO = Path(__file__).parents[2] / "howto"
 EXAMPLES = sorted(HOWTO.glob("own_*.py"))
@@ -75,6 +77,14 @@ def test_a_run_of_nothing_but_the_users_own(outside, capsys):
     assert json.loads((exported / "codec.json").read_text()) == {"class_path": "own_codec.LastDigitFirst"}
     assert main(["imagine", "--fwm", str(exported), "--state", "3", "--actions", "[add 4]"]) == 1
     assert "own_codec.LastDigitFirst" in capsys.readouterr().err
+
+
+def test_the_reward_of_the_example_asks_for_movement_where_there_was_some(outside):
+    from own_reward import Moved
+
+    pairs = [UnlabelledPair("3", "5"), UnlabelledPair("3", "3")]
+    answers = [Member(pair, "add 2", state, True) for pair in pairs for state in ("3", "4")]
+    assert Moved()(Members(Role.FWM, answers, None, None)).tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
 def test_the_codec_of_the_example_spells_numbers_backwards(outside):

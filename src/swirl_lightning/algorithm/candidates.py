@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from swirl_lightning.algorithm.objectives.posterior import Candidates, Posterior, solve
 from swirl_lightning.algorithm.rewards import Member, Members, combine
 from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
-from swirl_lightning.algorithm.settings import PosteriorConfig, RoleSettings
+from swirl_lightning.algorithm.settings import Gate, PosteriorConfig, RoleSettings
 from swirl_lightning.types import Role, SamplingParams, ScoredRow, TokenScores, Transition, UnlabelledPair
 from swirl_lightning.world_model.inference import Inference, pair_seed
 from swirl_lightning.world_model.pair import REFERENCE
@@ -50,7 +50,7 @@ class LatentPosterior:
         return [[(z[b], 1.0)] if through else [] for z, b, through in zip(self.actions, best, trusted, strict=True)]
 
     def targets(self, config: PosteriorConfig) -> list[list[tuple[str, float]]]:
-        """What a policy learns of each pair."""
+        """What a policy with such a gate learns of each pair."""
         return self.weighted(config.least_weight) if config.gate == "none" else self.trustworthy()
 
 
@@ -70,6 +70,7 @@ def infer_posterior(
     seed: int,
     epoch: int = 0,
     labels: Mapping[str, int] = MappingProxyType({}),
+    gate: Gate = "none",
     reference: Role | None = None,
     skip_nonfinite: bool = False,
 ) -> LatentPosterior:
@@ -84,6 +85,7 @@ def infer_posterior(
         seed: of the run; what is drawn for a pair depends on seed, epoch and the pair only.
         epoch: of the run; also chooses the wording where there are several.
         labels: how often the labels have each action: what the FWM believes of actions before it has seen anything.
+        gate: which pairs are trusted; ``none`` trusts all.
         reference: role whose scores come from the reference policy, which does not move within a phase.
         skip_nonfinite: rule candidates out whose reward is NaN instead of raising.
 
@@ -121,8 +123,8 @@ def infer_posterior(
     )
     belief = rows(torch.tensor([math.log(1.0 + labels.get(member.action, 0)) for member in members]))
     posterior = solve(candidates, rows(rewards), settings.posterior.beta, belief=belief)
-    trusted = posterior.agreement
-    if settings.posterior.gate == "explained":
+    trusted = torch.ones_like(posterior.agreement) if gate == "none" else posterior.agreement
+    if gate == "explained":
         unknown = [[builder.state_only_row(pair, builder.wording_of(pair, Role.FWM, epoch))] for pair in pairs]
         without = score_under(inference, Role.FWM, unknown, reference).logprobs.sum(-1)  # [B], log P(y | x)
         known = rows(seen.judged.logprobs.sum(-1)).gather(-1, posterior.best[:, None])[:, 0]  # [B], log P(y | x, z)

@@ -15,7 +15,7 @@ from swirl_lightning.algorithm.candidates import LatentPosterior, dream, infer_p
 from swirl_lightning.algorithm.phase_log import experience_values, mean_of, posterior_values, times
 from swirl_lightning.algorithm.rollouts import Experience, timed
 from swirl_lightning.algorithm.steps import PhaseSteps
-from swirl_lightning.types import Batch, Role, ScoredRow, Transition
+from swirl_lightning.types import Batch, Role, ScoredRow, Transition, UnlabelledPair
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ClosedForm:
     steps: PhaseSteps
     actions: Sequence[str] = ()
 
-    def swirl(self, role: Role, batch: Batch, epoch: int) -> tuple[Experience | None, dict[str, float]]:
+    def swirl(self, role: Role, batch: Batch, epoch: int) -> tuple[Experience | LatentPosterior, dict[str, float]]:
         """One step of a policy, or several on one set of candidates.
 
         Args:
@@ -39,14 +39,20 @@ class ClosedForm:
             epoch: of the run.
 
         Returns:
-            The rollouts where there were some, and sums to log.
+            The rollouts or the candidate actions, and sums to log.
 
         Raises:
             NonFiniteRewardError: if a reward is not finite and ``skip_nonfinite`` is off.
         """
         if role is Role.FWM and self.steps.roles[role].objective == "posterior":
             return self._over_states(batch, epoch)
-        return None, self._over_actions(role, batch, epoch)
+        return self._over_actions(role, batch, epoch)
+
+    def look(self, pairs: Sequence[UnlabelledPair]) -> LatentPosterior:
+        """The posterior of the latent action as both models stand, outside of any phase."""
+        steps = self.steps
+        settings, labels = steps.roles[Role.IDM], Counter(self.actions)
+        return infer_posterior(steps.inference, pairs, settings, seed=steps.seed, labels=labels, skip_nonfinite=True)
 
     def _over_states(self, batch: Batch, epoch: int) -> tuple[Experience, dict[str, float]]:
         """Phase I: candidates are a group of rollouts and the observed next state."""
@@ -70,7 +76,7 @@ class ClosedForm:
                 steps.optimise(inner + 1 == settings.inner_epochs)
         return experience, sums | times(experience.seconds)
 
-    def _over_actions(self, role: Role, batch: Batch, epoch: int) -> dict[str, float]:
+    def _over_actions(self, role: Role, batch: Batch, epoch: int) -> tuple[LatentPosterior, dict[str, float]]:
         """Phase II, or the FWM's likelihood: candidates are actions, weighted by the posterior of the latent one."""
         steps, seconds = self.steps, dict[str, float]()
         settings, skip = steps.roles[role], steps.skip_nonfinite
@@ -83,14 +89,14 @@ class ClosedForm:
                     seed=steps.seed,
                     epoch=epoch,
                     labels=Counter(self.actions),
+                    gate=settings.posterior.gate,
                     reference=role if settings.needs_reference else None,
                     skip_nonfinite=skip,
                 )
             with timed(seconds, "dream"):
                 dreams, dreamt = self._dreams(role, latent, epoch)
         sums = posterior_values(latent.posterior, latent.rewards) | {"generated_tokens": float(latent.tokens + dreamt)}
-        if steps.roles[Role.IDM].posterior.gate != "none":
-            sums |= mean_of("trusted_share", latent.trusted)
+        sums |= mean_of("trusted_share", latent.trusted)
         for name, values in latent.parts.items():
             sums |= mean_of(f"reward/{name}", (values * latent.posterior.weights)[latent.posterior.weights > 0])
         groups = self._rows(role, latent, epoch)
@@ -102,7 +108,7 @@ class ClosedForm:
                     sums |= steps.supervised(role, {role: settings.dream_weight}, dreams, "dream_nll", epoch)
                 sums |= steps.beyond_the_paper(role, None, batch, epoch)
                 steps.optimise(inner + 1 == settings.inner_epochs)
-        return sums | times(seconds)
+        return latent, sums | times(seconds)
 
     def _dreams(self, role: Role, latent: LatentPosterior, epoch: int) -> tuple[list[Transition], int]:
         settings = self.steps.roles[role]
@@ -115,7 +121,7 @@ class ClosedForm:
         """What the policy learns of each pair, with weights: the action (IDM), or the next state after it (FWM)."""
         builder = self.steps.inference.prompts
         groups = []
-        for pair, targets in zip(latent.pairs, latent.targets(self.steps.roles[Role.IDM].posterior), strict=True):
+        for pair, targets in zip(latent.pairs, latent.targets(self.steps.roles[role].posterior), strict=True):
             wording = builder.wording_of(pair, role, epoch)
             if role is Role.FWM:
                 groups.append([(builder.fwm_row(pair, z, pair.next_state, wording), w) for z, w in targets])

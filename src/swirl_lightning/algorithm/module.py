@@ -16,6 +16,7 @@ from torch import nn
 from typing_extensions import override
 
 from swirl_lightning.algorithm import checks
+from swirl_lightning.algorithm.candidates import LatentPosterior
 from swirl_lightning.algorithm.closed_form import ClosedForm
 from swirl_lightning.algorithm.guard import GuardSettings, PhaseGuard, warn_without_pairs
 from swirl_lightning.algorithm.optimizers import PhaseLR, adamw, warn_of_lost_updates
@@ -124,7 +125,7 @@ class SwirlModule(ReportingModule):
         self.scorer, self.engine, self.seed = CausalScorer(token_budget), engine, seed
         self._optimizer_callables, self._lr_scheduler = (warmup_optimizer, fwm_optimizer, idm_optimizer), lr_scheduler
         self.splits = Splits()  # what the data gave when they were connected
-        self.last_experience: Experience | None = None  # this step's, for callbacks
+        self.last_experience: Experience | LatentPosterior | None = None  # this step's, for callbacks
         self._batch = Batch()  # this step's
         self.generated_tokens = 0  # by training so far, of all ranks
         self.place: dict[str, Any] = {"phase": schedule.phase(0).value, "iteration": 0, "epoch": 0, "global_step": 0}

@@ -12,6 +12,7 @@ from swirl_lightning.algorithm.rewards import JudgeLogprob, RewardPart
 from swirl_lightning.codecs.constraints import ConstraintSpec
 from swirl_lightning.types import SamplingParams
 
+Gate = Literal["none", "agreement", "explained"]
 Objective = Literal["grpo", "posterior", "elbo", "none"]
 
 
@@ -30,7 +31,7 @@ class PosteriorConfig:
             with different mistakes agree on is nearly always right; a soft posterior learns their mistakes by heart.
             ``explained`` asks, too, that the next state is likelier with the action than with an unknown one,
             ``log P(y|x,z) > log P(y|x)``: for free text, where candidates may all be wrong; needs a ``state_only_weight``.
-            IDM only.
+            Each role has its own (the FWM with ``elbo``): an FWM averages wrong labels away, an IDM repeats them.
         least_weight: candidates with less weight are left out of the likelihood, which saves their computation.
     """
 
@@ -38,7 +39,7 @@ class PosteriorConfig:
     greedy: bool = True
     draws: int = 8
     proposals: Sequence[Proposals] = ()
-    gate: Literal["none", "agreement", "explained"] = "none"
+    gate: Gate = "none"
     least_weight: float = 1e-3
 
     def __post_init__(self) -> None:

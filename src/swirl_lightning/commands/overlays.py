@@ -94,7 +94,7 @@ def _on_top(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def _another_class(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
-    return "class_path" in above and above["class_path"] != below.get("class_path")
+    return "class_path" in above and below.get("class_path", above["class_path"]) != above["class_path"]
 
 
 def _load(file: Path) -> Any:
