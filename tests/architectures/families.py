@@ -123,6 +123,8 @@ FAMILIES = {
     "minimax": {"layer_types": ["linear_attention", "full_attention"], "block_size": 4},
     "rwkv": {},
     "xlstm": {},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "olmo_hybrid": {"layer_types": ["linear_attention", "full_attention"]},
     # older ones
     "gpt2": {},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 6},
@@ -134,6 +136,11 @@ FAMILIES = {
     "mpt": {},
     "falcon": {"head_dim": None},
     "opt": {"word_embed_proj_dim": 32, "ffn_dim": 64},
+    "openai-gpt": {},
+    "xglm": {"ffn_dim": 64},
+    "biogpt": {},
+    "xlm": {},
+    "modernbert-decoder": {},
     "bert": _DECODER,
     "roberta": _DECODER,
 }
@@ -155,5 +162,5 @@ def tiny(name, *, attention=None, **changes):
     return model
 
 
-REFUSED = ("deepseek_v32",)
+REFUSED = ("deepseek_v32", "xlm")
 """Families with which no way of scoring agrees; a fit with one stops before it trains."""

@@ -11,7 +11,7 @@ from swirl_lightning.scoring.self_check import ScoringPath, UnsupportedModelErro
 from tests.architectures.families import FAMILIES, tiny
 
 FILE = Path(__file__).parents[2] / "docs" / "models.md"
-_ROW = re.compile(r"^\| `(\w+)` \| (\w+) rows \| ([^|]+) \|", re.MULTILINE)
+_ROW = re.compile(r"^\| `([\w-]+)` \| (\w+) rows \| ([^|]+) \|", re.MULTILINE)
 
 
 def documented():

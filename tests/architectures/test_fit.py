@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from swirl_lightning.cli import main
 from swirl_lightning.commands.loading import inference_from_run
 from swirl_lightning.types import Role, UnlabelledPair
-from tests.architectures.families import tiny
+from tests.architectures.families import REFUSED, tiny
 
 FAMILIES = ["granite", "cohere", "gemma2", "gpt_oss", "qwen3_5_text", "lfm2", "falcon_h1", "mamba2", "jamba"]
 
@@ -35,6 +35,16 @@ def data(tmp_path_factory):
     sizes = ["--hidden_size", "32", "--layers", "1", "--heads", "2", "--vocab_size", "290", "--max_positions", "128"]
     assert main(["init", "--data", str(folder / "lamp.jsonl"), "--out", str(folder / "model"), *sizes]) == 0
     return folder
+
+
+def fit(name, data, folder):
+    """Status of ``swirl fit`` with a tiny model of a family; its base and its run are in the folder."""
+    base = folder / "base"
+    shutil.copytree(data / "model", base)
+    vocabulary = json.loads((base / "config.json").read_text())["vocab_size"]
+    tiny(name, vocab_size=vocabulary).save_pretrained(base)
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings(data, base, folder / "run")))
+    return main(["fit", "--config", str(folder / "config.yaml")])
 
 
 def settings(data, base, run):
@@ -64,12 +74,8 @@ def settings(data, base, run):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fit_runs_and_what_it_exports_scores_as_it_did(name, data, tmp_path):
+    assert fit(name, data, tmp_path) == 0
     base, run = tmp_path / "base", tmp_path / "run"
-    shutil.copytree(data / "model", base)
-    vocabulary = json.loads((base / "config.json").read_text())["vocab_size"]
-    tiny(name, vocab_size=vocabulary).save_pretrained(base)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings(data, base, run)))
-    assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 0
     inference = inference_from_run(run)
     pair = UnlabelledPair("room 1 lamp on", "room 1 lamp off")
     rows = {
@@ -85,3 +91,12 @@ def test_fit_runs_and_what_it_exports_scores_as_it_did(name, data, tmp_path):
         torch.testing.assert_close(scores.logprobs[0], wanted, atol=1e-4, rtol=0)
     moved = [AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (base, run / "export" / "last" / "fwm")]
     assert any(not torch.equal(value, moved[1][key]) for key, value in moved[0].items())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_family_that_is_not_computed_right_stops_before_training(name, data, tmp_path, capsys):
+    assert fit(name, data, tmp_path) != 0
+    error = capsys.readouterr().err
+    assert error.count("nothing is trained") == 1
+    assert "Traceback" not in error
+    assert not list((tmp_path / "run").rglob("*.ckpt"))

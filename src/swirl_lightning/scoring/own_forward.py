@@ -27,7 +27,7 @@ def head_of(model: PreTrainedModel) -> nn.Module:
 def decoder_of(model: PreTrainedModel) -> nn.Module:
     """What computes the hidden states that the output head sees."""
     decoder: nn.Module = model.get_decoder()
-    if decoder is model:  # Llama 4 calls its decoder otherwise than it says
+    if decoder is model or not isinstance(decoder, PreTrainedModel):  # not what it says: Llama 4, ModernBERT's decoder
         decoder = next(child for child in model.children() if isinstance(child, PreTrainedModel))
     return decoder
 

@@ -29,7 +29,6 @@ P = TypeVar("P")
 EAGER = "eager"
 WINDOW = 6  # tokens; sliding windows are narrowed to it while a check runs, so that small inputs leave them
 _WINDOWS = ("sliding_window", "attention_chunk_size")
-_FLOOR = 1e-2  # gradients smaller than this share of the largest are compared with that share of it
 
 
 class UnsupportedModelError(ValueError):
@@ -42,19 +41,28 @@ class _DisagreementError(Exception):
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far numbers may be off: ``nats`` a token, ``gradient`` relative to a parameter's own."""
+    """How far numbers may be off: what rounding explains, and not much more.
+
+    Attributes:
+        nats: of a token: the largest in float32, the mean where less is computed in.
+        share: of a log-probability's size, added to ``nats``.
+        gradient: of a parameter's norm.
+        floor: gradients smaller than this share of the largest are compared with that share of it.
+        exact: whether all is float32.
+    """
 
     nats: float
+    share: float
     gradient: float
+    floor: float
     exact: bool
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Tolerance:
-        """What rounding explains: of single tokens in float32; on average over tokens where less is computed in."""
-        dtypes = {model.dtype, compute_dtype(model)}
-        if dtypes == {torch.float32} and torch.get_float32_matmul_precision() == "highest":
-            return cls(1e-3, 1e-2, exact=True)
-        return cls(0.1, 0.3, exact=False)
+        """Of what a model computes in."""
+        if {model.dtype, compute_dtype(model)} == {torch.float32} and torch.get_float32_matmul_precision() == "highest":
+            return cls(nats=1e-3, share=0.0, gradient=1e-2, floor=1e-2, exact=True)
+        return cls(nats=0.1, share=0.02, gradient=0.3, floor=0.1, exact=False)
 
 
 def scoring_path(model: PreTrainedModel, *, gradients: bool = False) -> ScoringPath:
@@ -212,7 +220,7 @@ class _Probe:
     def _compare_gradients(self, found: Sequence[Tensor | None]) -> float:
         assert self.gradients is not None
         norms = [0.0 if g is None else float(g.norm()) for g in self.gradients]
-        floor = _FLOOR * max(norms)
+        floor = self.tolerance.floor * max(norms)
         worst, where = 0.0, ""
         for (name, _), own, norm, mine in zip(self.model.named_parameters(), self.gradients, norms, found, strict=True):
             if own is None and mine is None:
@@ -235,7 +243,7 @@ def compare_nats(found: Tensor, own: Tensor, tolerance: Tolerance) -> float:
     """
     difference = (found - own).abs()
     off = float(difference.max() if tolerance.exact else difference.mean())
-    if not off <= tolerance.nats:
+    if not off <= tolerance.nats + tolerance.share * float(own.abs().mean()):
         raise _DisagreementError(f"log-probabilities are off by {off:.2g} nats a token")
     return off
 
