@@ -193,6 +193,14 @@ def test_harmless_oddities_are_read(tmp_path):
     assert table.column("action") == [None, "go", "go"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "says"), [("(", "is no regular expression"), ("x", "must have one group"), ("(a)(b)", "has 2")]
+)
+def test_an_action_pattern_has_one_group(tmp_path, pattern, says):
+    with pytest.raises(DataError, match=says):
+        TransitionDataModule(str(tmp_path), action_pattern=pattern)
+
+
 def test_files_that_are_no_data_are_counted(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(lines(row(0)))
     (tmp_path / "README.md").write_text("hello")

@@ -59,10 +59,12 @@ class Overlap:
         used = np.ones(pairs.num_rows, bool)
         encoded = pairs.column("episode").combine_chunks().dictionary_encode()
         codes = np.asarray(encoded.indices)
+        order = np.argsort(codes, kind="stable")
+        begins = np.searchsorted(codes[order], np.arange(len(encoded.dictionary) + 1))
         for code, name in enumerate(encoded.dictionary.to_pylist()):
             if (number := self._number.get(name)) is None:
                 continue
-            rows = np.flatnonzero(codes == code)
+            rows = order[begins[code] : begins[code + 1]]
             if self._held_out[number]:
                 counts[HELD_OUT] += len(rows)
                 used[rows] = False

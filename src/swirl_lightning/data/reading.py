@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -54,6 +55,12 @@ class Mapping:
         """Refuse options that cannot be."""
         if self.stride < 1 or not 0 <= self.min_change <= 1:
             raise DataError(f"data.stride must be at least 1, data.min_change in [0, 1]; got {self.stride}, {self.min_change}")
+        try:
+            groups = 1 if self.action_pattern is None else re.compile(self.action_pattern).groups
+        except re.error as error:
+            raise DataError(f"data.action_pattern {self.action_pattern!r} is no regular expression: {error}") from error
+        if groups != 1:
+            raise DataError(f"data.action_pattern {self.action_pattern!r} must have one group, the action; it has {groups}")
 
 
 class Reading:

@@ -24,5 +24,5 @@ class Report:
 
     def __str__(self) -> str:
         notes = [f"{count:,} {what}" for what, count in self.counts.items() if count]
-        notes += [f"column {name!r} ({kind}s) is read as JSON text with sorted keys" for name, kind in self.as_json.items()]
+        notes += [f"column {name!r} ({kind}s) is read as JSON text" for name, kind in self.as_json.items()]
         return "; ".join(notes)

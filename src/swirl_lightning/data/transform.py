@@ -192,7 +192,7 @@ class Transform:
         self.report.counts["actions that data.action_pattern does not match, whose pairs are state-only"] += (
             len(found) - actions.null_count - sum(match is not None for match in found)
         )
-        return pa.array([None if match is None else match.group(1).strip() for match in found], pa.large_string())
+        return pa.array([None if match is None else (match.group(1) or "").strip() for match in found], pa.large_string())
 
 
 def _joined(parts: Sequence[Any], separator: str, nulls: str, size: int) -> Any:
