@@ -1,6 +1,7 @@
 """A DataModule a world: it records what is missing, and refuses to mix."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -57,6 +58,14 @@ def test_what_is_recorded_is_not_recorded_again(tmp_path):
         recorder = Counted(workers=1 + records)  # an option that changes nothing in the data
         WorldDataModule(recorder, path).prepare_data()
         assert recorder.records == records
+
+
+def test_runs_that_begin_at_once_record_once(tmp_path):
+    recorders = [Counted(), Counted()]
+    modules = [WorldDataModule(recorder, str(tmp_path / "world")) for recorder in recorders]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda module: module.prepare_data(), modules))
+    assert sorted(recorder.records for recorder in recorders) == [0, 1]
 
 
 def test_an_interrupted_recording_goes_on(tmp_path):

@@ -17,8 +17,8 @@ class WorldDataModule(TransitionDataModule):
     """A world: its recorder makes the transitions that are not there yet; then they are split as those of any file.
 
     The first run records, on one process, whole or not at all; later runs find the recording and check that it was made with
-    the same options. A world of your own is a recorder, named here by ``class_path``, or a short subclass like those beside
-    the recorders.
+    the same options. A world of your own is a recorder and a subclass of a few lines, as beside the recorders here and in
+    ``howto/own_world.py``: its ``__init__`` says of what type the recorder is, so that YAML and ``--help`` know its options.
 
     Args:
         recorder: makes episodes.
