@@ -11,9 +11,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from swirl_lightning.algorithm import rollouts as experience
 from swirl_lightning.algorithm import steps
 from swirl_lightning.algorithm.module import SwirlModule
+from swirl_lightning.algorithm.rewards import judge
 from swirl_lightning.algorithm.steps import LossPart
 from swirl_lightning.cli import main
 from swirl_lightning.distributed import checkpointing
@@ -94,7 +94,7 @@ def test_a_disk_that_is_really_full(tmp_path):
 def broken_judge(monkeypatch):
     """The judge's second call gives the third member of the first group the reward NaN."""
     calls = {"n": 0}
-    reward = experience.sequence_reward
+    reward = judge.sequence_reward
 
     def sequence_reward(*arguments, **options):
         rewards, clamped = reward(*arguments, **options)
@@ -104,7 +104,7 @@ def broken_judge(monkeypatch):
             rewards[2] = math.nan
         return rewards, clamped
 
-    monkeypatch.setattr(experience, "sequence_reward", sequence_reward)
+    monkeypatch.setattr(judge, "sequence_reward", sequence_reward)
     return calls
 
 
