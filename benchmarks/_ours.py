@@ -136,7 +136,8 @@ def module(shape: _shapes.Shape, size: _shapes.Size, models: Path, token_budget:
     def settings(tokens: int) -> RoleSettings:
         sampling = SamplingParams(max_new_tokens=tokens, temperature=_shapes.TEMPERATURE)
         rewards = [RewardPart(JudgeLogprob(floor=_shapes.CLAMP))]
-        return RoleSettings(sampling, group_size=shape.group, grpo=GrpoConfig(beta=_shapes.BETA), rewards=rewards)
+        grpo = GrpoConfig(beta=_shapes.BETA)  # no completion ends by itself here, and all count as they do in the peer
+        return RoleSettings(sampling, group_size=shape.group, grpo=grpo, rewards=rewards, truncated="reward")
 
     return SwirlModule(
         WorldModelConfig(base=str(models / "fwm"), idm_base=str(models / "idm"), dtype=dtype, compile=compile),

@@ -85,7 +85,8 @@ def measure(place: Path, tiny: bool) -> dict[str, dict[str, float]]:
 
 def _module(models: Path, storage: Any, shape: _shapes.Shape) -> SwirlModule:
     def settings(tokens: int) -> RoleSettings:
-        return RoleSettings(SamplingParams(max_new_tokens=tokens), shape.group, GrpoConfig(beta=_shapes.BETA))
+        sampling, grpo = SamplingParams(max_new_tokens=tokens), GrpoConfig(beta=_shapes.BETA)
+        return RoleSettings(sampling=sampling, group_size=shape.group, grpo=grpo, truncated="reward")
 
     return SwirlModule(
         WorldModelConfig(base=str(models / "fwm"), storage=storage),
