@@ -171,5 +171,5 @@ def test_a_guard_undoes_phases_that_hurt_to_the_bit_and_ends_the_run(config, tmp
         roles += [key for key in weights["warmup"] if key.startswith("world_model.models.both")]
         assert roles
         assert all(torch.equal(weights["warmup"][key], weights["guarded"][key]) for key in roles)
-        assert made["guarded"]["epoch"] == 2  # one iteration of three
+        assert made["guarded"]["epoch"] == 3  # the warm-up and one iteration of three
         assert made["guarded"]["guard"]["undone"] == 2
