@@ -43,3 +43,20 @@ def model(house, tmp_path_factory):
     sizes = ["--hidden_size", "32", "--layers", "1", "--heads", "2", "--vocab_size", "300", "--max_positions", "160"]
     assert main(["init", "--data", str(house), "--columns", COLUMNS, "--out", str(out), *sizes]) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def exported(model, tmp_path_factory):
+    """FWM and IDM as `swirl export` writes them."""
+    from swirl_lightning.codecs import load_codec
+    from swirl_lightning.conversion.export import export_role
+    from swirl_lightning.types import Role, SamplingParams
+    from swirl_lightning.world_model import WorldModel, WorldModelConfig
+    from swirl_lightning.world_model.inference import Inference
+    from swirl_lightning.world_model.prompts import PromptBuilder
+
+    world_model = WorldModel(WorldModelConfig(base=str(model)), reference=False)
+    sampling = {role: SamplingParams(max_new_tokens=6) for role in Role}
+    inference = Inference(world_model, PromptBuilder(load_codec(model), max_prompt_tokens=120), sampling)
+    folder = tmp_path_factory.mktemp("exported")
+    return {role.value: export_role(inference, role, folder / role.value) for role in Role}

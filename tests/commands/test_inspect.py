@@ -108,6 +108,7 @@ def test_the_yaml_of_fit(config, model, capsys):
     assert made["lengths"]["unit"] == "tokens"
     assert made["splits"]["state_only"]["transitions"] == 0
     assert "unlabelled split" in made["notes"][0]  # as `swirl fit` will say
+    assert "{context}" in made["notes"][1]
     assert made["set"]["max_prompt_tokens"] == 24
     data = TransitionDataModule(str(data_path(config)), columns(config), labelled_fraction=1.0)
     data.setup("validate")

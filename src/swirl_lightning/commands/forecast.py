@@ -14,6 +14,7 @@ from tqdm import tqdm
 from swirl_lightning.codecs.base import Codec
 from swirl_lightning.codecs.image_pixels import pixels, to_png
 from swirl_lightning.commands.loading import inference_from_folders
+from swirl_lightning.commands.options import Columns, named_as
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.types import Role
 
@@ -24,7 +25,8 @@ def forecast(
     out: Path,
     split: Literal["val", "test"] = "test",
     by: Literal["split", "episode"] = "split",
-    columns: dict[str, str | list[str] | None] | None = None,
+    columns: Columns | None = None,
+    action_pattern: str | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     limit: int | None = None,
@@ -44,7 +46,8 @@ def forecast(
         by: what the line calls split: the split, or the first part of the episode's name (ByteMorph's type of motion, AURORA's
             task, StableToolBench's test file).
         split: which held-out episodes; drawn as in training, where the data have no splits of their own.
-        columns: names of your columns, e.g. ``{state: before, next_state: after}``.
+        columns: names of your columns, as in training, e.g. ``{state: before, next_state: after}``.
+        action_pattern: regular expression with one group: the action, as in training.
         val_fraction: share of validation episodes, as in training.
         test_fraction: share of test episodes, as in training.
         limit: at most so many transitions, drawn as in training (``max_val``, ``max_test``).
@@ -52,17 +55,19 @@ def forecast(
         temperature: 0 takes the most likely next state; otherwise states are sampled.
         seed: seed of splits and sampling.
     """
-    inference = inference_from_folders(fwm, None)
     module = TransitionDataModule(
         data,
         columns,
+        action_pattern=action_pattern,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         max_val=limit if split == "val" else None,
         max_test=limit if split == "test" else None,
         seed=seed,
     )
-    module.setup()
+    with named_as(path="DATA"):
+        module.setup("validate" if split == "val" else "test")
+    inference = inference_from_folders(fwm, None)
     rows = module.val if split == "val" else module.test
     params = replace(inference.sampling[Role.FWM], temperature=temperature)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ from jsonargparse import auto_cli
 from swirl_lightning.codecs import Codec, ImageCodec
 from swirl_lightning.codecs.image_pixels import to_png
 from swirl_lightning.commands.loading import inference_from_folders
-from swirl_lightning.data.reader import read_transitions, unlabelled
+from swirl_lightning.commands.options import Columns, named_as
+from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.evaluation import show_state
 from swirl_lightning.evaluation.pictures import animation, grid
 from swirl_lightning.types import Role, State, UnlabelledPair
@@ -23,8 +24,8 @@ def imagine(
     state: str | None = None,
     actions: list[str] | None = None,
     idm: Path | None = None,
-    demonstration: Path | None = None,
-    columns: dict[str, str] | None = None,
+    demonstration: str | None = None,
+    columns: Columns | None = None,
     context: str = "",
     temperature: float = 0.0,
     seed: int = 0,
@@ -40,7 +41,7 @@ def imagine(
         state: first state; the path of an image file in a visual world; with a demonstration, default: its first state.
         actions: actions to take, in order.
         idm: IDM folder, to infer actions from the demonstration.
-        demonstration: transitions of one episode, Parquet or JSONL.
+        demonstration: transitions of one episode, or its states alone, as `swirl fit` reads them; the first episode is taken.
         columns: names of the demonstration's columns.
         context: context of the prompts.
         temperature: 0 takes the most likely next state; otherwise states are sampled.
@@ -51,15 +52,18 @@ def imagine(
         raise ValueError("give either --actions, or --demonstration together with --idm")
     if demonstration is not None and idm is None:
         raise ValueError("--demonstration needs --idm: who else should say which actions happened?")
+    pairs: list[UnlabelledPair] = []
+    if demonstration is not None:
+        with named_as(path="--demonstration"):
+            pairs = list(read_transitions(demonstration, columns, actions=False).pairs())
+        pairs = [pair for pair in pairs if pair.episode == pairs[0].episode]
     inference = inference_from_folders(fwm, idm)
     images = isinstance(inference.codec, ImageCodec)
     truth: list[State] = []
     current: State | None = None
     if state is not None:
         current = _read_image(Path(state)) if images else state
-    if demonstration is not None:
-        pairs = [unlabelled(row) for row in read_transitions(demonstration, columns)]
-        pairs = [pair for pair in pairs if pair.episode == pairs[0].episode]
+    if pairs:
         greedy = replace(inference.sampling[Role.IDM], temperature=0.0)
         actions = [drawn[0] for drawn in inference.infer_actions(pairs, params=greedy)]
         truth = [pair.next_state for pair in pairs]

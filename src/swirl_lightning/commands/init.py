@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
+from swirl_lightning.commands.options import named_as
 from swirl_lightning.data.datamodule import TransitionDataModule
 from swirl_lightning.world_model.new import NewModel
 
@@ -34,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
     values = parser.parse_args(list(argv)).as_dict()
     new = NewModel(**{field.name: values[field.name] for field in fields(NewModel)})
     data = TransitionDataModule(values["data"], **{name: values[name] for name in _OF_DATA})
-    data.setup("init")
+    with named_as(path="--data"):
+        data.setup("init")
     ids = new.make([*data.labelled, *data.unlabelled], values["out"])
     print(f"{values['out']}: {new.model_type}, {new.layers} layers of width {new.hidden_size}, {ids} token ids, no weights yet")
     return 0

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from swirl_lightning.data.splits import roles
 from swirl_lightning.data.survey import Rows, spread, survey, taken
 from swirl_lightning.evaluation.pictures import grid
 from swirl_lightning.types import Role, SamplingParams, Transition
+from swirl_lightning.world_model.new import NewModel
 from swirl_lightning.world_model.prompts import PromptBuilder, PromptTemplates
 
 EXAMPLES, MEASURED, MEASURED_IMAGES, PICTURES = 3, 250, 16, 8
@@ -174,6 +176,15 @@ def inspect_run(values: Any) -> dict[str, Any]:
     except ValueError as error:
         notes.append(f"`swirl fit` will refuse this: {error}")
     splits = {"labelled": data.labelled, "state_only": data.unlabelled, "val": data.val, "test": data.test}
+    if isinstance(new := model.world_model_config.base, NewModel):
+        with TemporaryDirectory() as folder:
+            new.make([*data.labelled, *data.unlabelled], Path(folder))
+            model.take_base(folder)
+    wordings = [wording for role in Role for wording in model.prompts.templates.of(role)]
+    if any(row.context for row in taken(data.labelled, spread(len(data.labelled), 100))) and "{context}" not in "".join(
+        wordings
+    ):
+        notes.append("the transitions have a context, but no wording of model.prompts has the slot {context}: no model sees it")
     sampling = {role: settings.sampling.max_new_tokens for role, settings in model.roles.items()}
     prompted = Prompted(model.codec, model.prompts.templates, model.prompts.max_prompt_tokens, sampling)
     return {"source": str(data.path), "notes": notes} | findings(splits, prompted, values.rows, values.pictures)

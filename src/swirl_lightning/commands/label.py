@@ -1,57 +1,80 @@
-"""``swirl label``: the IDM writes actions into a file of state-only transitions."""
+"""``swirl label``: the IDM writes actions into state-only data, in the shape in which they came."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
 from swirl_lightning.commands.loading import inference_from_folders
-from swirl_lightning.data.reader import read_transitions, unlabelled
+from swirl_lightning.commands.options import Columns, named_as, refuse_existing
+from swirl_lightning.commands.rewriting import Form, Rewriting
+from swirl_lightning.data.columns import DataError
 from swirl_lightning.types import Role
 
 
 def label(
-    file: Path,
+    file: str | list[str],
     idm: Path,
     out: Path,
-    columns: dict[str, str] | None = None,
+    columns: Columns | None = None,
+    action_pattern: str | None = None,
+    actions: Literal["missing", "all"] = "missing",
+    form: Form = "rows",
+    overwrite: bool = False,
     batch_size: int = 64,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> None:
-    """Infer the action of every transition and write them as JSON lines.
+    """Infer actions, and write the data with them.
 
-    Each line holds state, next_state, context, episode, step, ``action`` and ``action_logprob`` (nats, whole action).
+    The rows come out as they went in, with the inferred action in its place and its log-probability beside it (nats, of the
+    whole action; null where the action was there): a column, a field of each step, a list beside the list of states, or the
+    assistant's turn of a chat.
 
     Args:
-        file: transitions, Parquet or JSONL; actions in it are ignored.
-        idm: IDM folder written by ``swirl export``.
-        out: JSONL file to write.
-        columns: names of your columns, e.g. ``{state: before, next_state: after}``.
+        file: data, as `swirl fit` reads them: pairs, steps, trajectories or chats; a file, a glob, a folder, hub:...
+        idm: IDM folder written by `swirl export`.
+        out: what to write, by its ending: .jsonl, .json, .csv, .tsv (also .gz, .zst, .bz2), .parquet, or none for a folder that
+            datasets.load_from_disk reads.
+        columns: names of your columns, e.g. ``{state: before, next_state: after}``; `swirl inspect FILE` guesses them. A
+            column of actions that is not there is made.
+        action_pattern: regular expression with one group: the action, within what the column of actions holds.
+        actions: label the transitions whose action is missing, or all of them anew.
+        form: ``rows`` as they came, or ``pairs``: state, next_state, action, context, episode, step, split, action_logprob.
+        overwrite: write over what is there.
         batch_size: transitions per generation batch.
         temperature: 0 takes the most likely action; otherwise actions are sampled.
         seed: seed of sampling.
     """
+    refuse_existing(out, overwrite=overwrite)
+    with named_as(path="FILE", state_only="another FILE"):
+        rewriting = Rewriting(file, out, columns, action_pattern, form)
+        rows = np.arange(len(rewriting.table)) if actions == "all" else rewriting.unlabelled
+        if not len(rows):
+            raise DataError(f"{rewriting.table.source}: every transition has an action; --actions all labels them anew")
     inference = inference_from_folders(None, idm)
-    pairs = [unlabelled(row) for row in read_transitions(file, columns)]
+    pairs = rewriting.table.pairs(rows.tolist())
     params = replace(inference.sampling[Role.IDM], temperature=temperature)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8") as handle, tqdm(total=len(pairs), desc="label", unit="pair") as bar:
+    said: list[str] = []
+    logprobs: list[float] = []
+    with tqdm(total=len(pairs), desc="label", unit="pair") as bar:
         for begin in range(0, len(pairs), batch_size):
-            part = pairs[begin : begin + batch_size]
-            actions = [drawn[0] for drawn in inference.infer_actions(part, params=params, seed=seed)]
-            logprobs = inference.score_actions(part, actions).logprobs.sum(-1).tolist()
-            for pair, action, logprob in zip(part, actions, logprobs, strict=True):
-                row: dict[str, object] = {"state": pair.state, "next_state": pair.next_state, "context": pair.context}
-                row |= {"episode": pair.episode, "step": pair.step, "action": action, "action_logprob": logprob}
-                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+            part = list(pairs[begin : begin + batch_size])
+            drawn = [answers[0] for answers in inference.infer_actions(part, params=params, seed=seed)]
+            said += drawn
+            logprobs += inference.score_actions(part, drawn).logprobs.sum(-1).tolist()
             bar.update(len(part))
-    print(f"{len(pairs)} actions in {out}")
+    written = rewriting.write(rows, said, logprobs)
+    kept = len(rewriting.table) - len(rows)
+    print(f"{len(rows):,} actions inferred, {kept:,} kept as they were; {written:,} {form} in {out}")
+    if str(rewriting.report):
+        print(rewriting.report)
 
 
 def main(argv: Sequence[str]) -> int:

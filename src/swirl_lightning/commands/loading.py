@@ -22,12 +22,12 @@ def inference_from_folders(fwm: Path | None, idm: Path | None) -> Inference:
 
     Raises:
         FileNotFoundError: if a folder is missing or was not written by ``swirl export``.
-        ValueError: if no folder is given.
+        ValueError: if no folder is given, or one holds the model of the other role.
     """
     folders = {role: folder for role, folder in ((Role.FWM, fwm), (Role.IDM, idm)) if folder is not None}
     if not folders:
         raise ValueError("give at least one exported folder: --fwm or --idm")
-    recipes = {role: read_recipe(folder) for role, folder in folders.items()}
+    recipes = {role: read_recipe(folder, role) for role, folder in folders.items()}
     first = next(iter(folders.values()))
     templates, limit, _ = next(iter(recipes.values()))
     if len(folders) == 2:

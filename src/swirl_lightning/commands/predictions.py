@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from swirl_lightning.commands.options import Columns
+from swirl_lightning.data.columns import DataError, listed, lookup, paths_of
 
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+
+def json_lines(path: Path, columns: Columns | None, fields: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a file of predictions with their places.
 
+    Args:
+        path: the file.
+        columns: field to column where names differ, as dotted paths into objects.
+        fields: that there are.
+
     Raises:
+        DataError: for a field that does not exist, or a column that a line does not have.
         FileNotFoundError: if there is no such file.
         ValueError: if there is nothing in it, or naming file and line of what is no object.
     """
+    if unknown := sorted(set(columns or {}) - set(fields)):
+        raise DataError(f"--columns: there is no field {unknown[0]!r}; fields are {', '.join(fields)}")
     empty = True
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -28,9 +39,24 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if not isinstance(record, dict):
                 raise ValueError(f"{where}: must hold one JSON object, got {type(record).__name__}")
             empty = False
-            yield where, record
+            yield where, record if columns is None else _mapped(where, record, columns)
     if empty:
         raise ValueError(f"{path} is empty: there is no prediction to score")
+
+
+def _mapped(where: str, record: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    """The record with its fields under their own names."""
+    mapped = dict(record)
+    for field, column in columns.items():
+        mapped.pop(field, None)
+        if isinstance(column, list):
+            raise DataError(f"--columns.{field}: one column, please")
+        if column is not None and (value := lookup(record, column)) is None:
+            there = listed(paths_of(record, [record]))
+            raise DataError(f"{where}: column {column!r} (field {field!r}) is missing; the line has {there}")
+        if column is not None:
+            mapped[field] = value
+    return mapped
 
 
 def text_field(where: str, record: Mapping[str, Any], name: str, required: bool) -> str | None:

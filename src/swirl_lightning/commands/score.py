@@ -11,6 +11,7 @@ from typing import Any, get_args
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
+from swirl_lightning.commands.options import Columns
 from swirl_lightning.commands.predictions import json_lines, text_field
 from swirl_lightning.evaluation.judge import Judge
 from swirl_lightning.metrics import Benchmark, score_metrics
@@ -33,15 +34,19 @@ class Row:
     split: str | None
 
 
-def read_predictions(path: Path) -> list[Row]:
+def read_predictions(path: Path, columns: Columns | None = None) -> list[Row]:
     """Lines with ``prediction``, ``reference`` and, in all of them or in none, ``state`` and ``split``.
+
+    Args:
+        path: the file.
+        columns: field to column where names differ.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: naming file, line and field of what is wrong.
     """
     rows: list[Row] = []
-    for where, record in json_lines(path):
+    for where, record in json_lines(path, columns, Row.__slots__):
         values = [text_field(where, record, name, required=name in ("prediction", "reference")) for name in Row.__slots__]
         rows.append(Row(*values))  # type: ignore[arg-type]
         for name in ("state", "split"):
@@ -51,7 +56,14 @@ def read_predictions(path: Path) -> list[Row]:
     return rows
 
 
-def score(benchmark: Benchmark, file: Path, out: Path, bert_score: Path | None, bert_layer: int | None) -> str:
+def score(
+    benchmark: Benchmark,
+    file: Path,
+    out: Path,
+    bert_score: Path | None,
+    bert_layer: int | None,
+    columns: Columns | None = None,
+) -> str:
     """Scores a file of predictions and writes the measures as JSON.
 
     Args:
@@ -60,11 +72,12 @@ def score(benchmark: Benchmark, file: Path, out: Path, bert_score: Path | None, 
         out: JSON file to write.
         bert_score: folder of BERTScore's encoder; None goes without.
         bert_layer: hidden layer that BERTScore compares; None is the last.
+        columns: field to column where names differ.
 
     Returns:
         The table, as Markdown.
     """
-    rows = read_predictions(file)
+    rows = read_predictions(file, columns)
     scorer = None
     if bert_score is not None:
         from swirl_lightning.metrics.bertscore import BertScore  # brings transformers with it
@@ -138,6 +151,8 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("file", type=Path, help="predictions, JSON lines; of images, paths relative to the file")
     parser.add_argument("--out", type=Path, help="JSON file to write (default: beside FILE, ending in .scores.json)")
+    named = "field to column where names differ, e.g. {prediction: output, reference: gold.text}"
+    parser.add_argument("--columns", type=Columns | None, help=named)
     parser.add_argument("--bert_score", type=Path, help="folder with an encoder for BERTScore, e.g. of roberta-large")
     parser.add_argument("--bert_layer", type=int, help="its hidden layer (17 of roberta-large; default: the last)")
     parser.add_argument("--clip", type=Path, help="images: folder with a CLIP model, e.g. of openai/clip-vit-base-patch32")
@@ -149,8 +164,8 @@ def main(argv: Sequence[str]) -> int:
     if values.benchmark == "images":
         from swirl_lightning.commands.score_images import score_images  # brings transformers with it
 
-        print(score_images(values.file, out, values.clip, values.judge))
+        print(score_images(values.file, out, values.clip, values.judge, values.columns))
     else:
-        print(score(values.benchmark, values.file, out, values.bert_score, values.bert_layer))
+        print(score(values.benchmark, values.file, out, values.bert_score, values.bert_layer, values.columns))
     print(f"written to {out}")
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from swirl_lightning.commands.options import Columns
 from swirl_lightning.commands.predictions import json_lines, text_field
 from swirl_lightning.evaluation.judge import Judge, Question, Verdict
 from swirl_lightning.metrics.clip import ClipEncoder, clip_similarities
@@ -52,8 +53,12 @@ class ImageRow:
     state_caption: str | None
 
 
-def read_images(path: Path) -> list[ImageRow]:
+def read_images(path: Path, columns: Columns | None = None) -> list[ImageRow]:
     """Lines with ``prediction`` and, in all or none, ``reference``, ``state``, ``split``, ``action``, captions.
+
+    Args:
+        path: the file.
+        columns: field to column where names differ.
 
     Raises:
         FileNotFoundError: if the file or an image that it names is not there; the message says which line.
@@ -61,7 +66,7 @@ def read_images(path: Path) -> list[ImageRow]:
     """
     rows: list[ImageRow] = []
     given: list[str] = []
-    for where, record in json_lines(path):
+    for where, record in json_lines(path, columns, ImageRow.__slots__):
         texts = {name: text_field(where, record, name, name == "prediction") for name in ImageRow.__slots__}
         names = [name for name, value in texts.items() if value is not None]
         given = given or names
@@ -78,7 +83,7 @@ def read_images(path: Path) -> list[ImageRow]:
     return rows
 
 
-def score_images(file: Path, out: Path, clip: Path | None, judge: Judge | None) -> str:
+def score_images(file: Path, out: Path, clip: Path | None, judge: Judge | None, columns: Columns | None = None) -> str:
     """Scores a file of predicted images and writes the measures as JSON, those of every row among them.
 
     Args:
@@ -86,6 +91,7 @@ def score_images(file: Path, out: Path, clip: Path | None, judge: Judge | None) 
         out: JSON file to write.
         clip: folder of a CLIP model; None goes without.
         judge: a judge, for rows with ``state`` and ``action``; None goes without.
+        columns: field to column where names differ.
 
     Returns:
         The table, as Markdown, and what the judge did.
@@ -93,7 +99,7 @@ def score_images(file: Path, out: Path, clip: Path | None, judge: Judge | None) 
     Raises:
         ValueError: if there is a judge but no row with state and action, or nothing to measure.
     """
-    rows = read_images(file)
+    rows = read_images(file, columns)
     if rows[0].reference is None and judge is None:
         raise ValueError(f"{file} holds no reference: only a judge can score it (--judge.base_url)")
     encoder = None if clip is None else ClipEncoder(clip)

@@ -17,6 +17,9 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 from tqdm import tqdm
 
+from swirl_lightning.commands.loading import run_parser
+from swirl_lightning.commands.options import Columns, named_as
+from swirl_lightning.commands.overlays import with_overlays
 from swirl_lightning.commands.report import Measures, run_costs, run_rows, summarise, write_page, write_report
 
 
@@ -58,6 +61,9 @@ class Study:
         title: first line of the report.
         ablate: options whose values are tried one after another in every method that starts from the warm-up, e.g.
             ``{model.fwm.group_size: [4, 8, 32]}``: a row ``swirl, group_size=4`` each.
+        columns: names of the data's columns, as ``data.columns`` of ``swirl fit``; the data are read once before anything runs.
+        state_only: state-only data, as ``data.state_only``.
+        state_only_columns: their columns, where they are others.
         page: Markdown page whose part between ``<!-- report -->`` and ``<!-- /report -->`` becomes the report's table.
     """
 
@@ -75,6 +81,9 @@ class Study:
     measure: str = "exact_match"
     title: str = "Study"
     ablate: dict[str, list[Any]] = field(default_factory=dict)
+    columns: Columns | None = None
+    state_only: str | list[str] | None = None
+    state_only_columns: Columns | None = None
     page: Path | None = None
 
     def __post_init__(self) -> None:
@@ -112,6 +121,7 @@ class Study:
     def run(self) -> dict[str, Any]:
         """Runs what is not finished yet, then writes ``report.json`` and ``report.md``."""
         started = time.time()
+        self._check_data()
         total = len(self.seeds) * len(self.variants) + (len(self.seeds) if self.warmup_run is None else 0)
         with tqdm(total=total, desc="study", unit="run") as bar, ThreadPoolExecutor(self.workers) as pool:
             if self.warmup_run is None:
@@ -123,6 +133,22 @@ class Study:
         if self.page is not None:
             write_page(report, self.page)
         return report
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        """Options of the data that the study itself names."""
+        named = {"columns": self.columns, "state_only": self.state_only, "state_only_columns": self.state_only_columns}
+        return {f"data.init_args.{name}": value for name, value in named.items() if value is not None}
+
+    def _check_data(self) -> None:
+        """Reads the data as the runs will, where the study says how: a slip should not cost a warm-up."""
+        if self._data:
+            options = [f"--{key}={_as_argument(value)}" for key, value in {**self.overrides, **self._data}.items()]
+            parser = run_parser(prog="swirl study")
+            data = parser.instantiate_classes(parser.parse_args(with_overlays(["--config", str(self.base), *options]))).data
+            data.prepare_data()
+            with named_as():
+                data.setup("inspect")
 
     def folder(self, seed: int, method: Method | None) -> Path:
         """Run folder of a cell; ``None`` is the warm-up."""
@@ -192,7 +218,7 @@ class Study:
 
     def _options(self, seed: int, method: Method | None) -> dict[str, Any]:
         options: dict[str, Any] = {"run_dir": str(self.folder(seed, method)), **dict.fromkeys(self.seed_options, seed)}
-        options |= {"trainer.enable_progress_bar": False, **self.overrides}
+        options |= {"trainer.enable_progress_bar": False, **self.overrides, **self._data}
         if method is None:
             options["model.schedule.iterations"] = 0
             return {**options, **self.warmup_overrides}

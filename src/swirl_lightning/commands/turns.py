@@ -9,18 +9,21 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from swirl_lightning.commands.loading import inference_from_folders
-from swirl_lightning.data.reader import Columns, read_transitions
+from swirl_lightning.commands.options import Columns, named_as
+from swirl_lightning.conversion.export import read_recipe
+from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.evaluation.turns import consecutive, run_turns
 from swirl_lightning.types import Role, SamplingParams
 
 
 def turns(
     models: dict[str, Path],
-    data: Path,
+    data: str | list[str],
     split: str = "test",
     steps: int = 6,
     limit: int | None = 100,
-    columns: dict[str, str | list[str] | None] | None = None,
+    columns: Columns | None = None,
+    action_pattern: str | None = None,
     reader: str | None = None,
     temperature: float = 0.0,
     seed: int = 0,
@@ -30,19 +33,22 @@ def turns(
 
     Args:
         models: FWM folders written by ``swirl export``, by the name of their row.
-        data: labelled transitions (folder, Parquet or JSONL).
+        data: labelled transitions, as `swirl fit` reads them.
         split: use the episodes of this split, where the data have splits.
         steps: of a stretch.
         limit: most stretches, evenly spread; null for all.
-        columns: names of the data's columns.
+        columns: names of the data's columns, as in training.
+        action_pattern: regular expression with one group: the action, as in training.
         reader: ``module:function`` that reads the parts of a world out of an image: counts predictions that show the right
             world instead of those with exactly the right tokens.
         temperature: 0 takes the most likely next state; otherwise states are sampled.
         seed: seed of sampling.
         out: also write every measure as JSON.
     """
-    mapping: Columns = columns or {}
-    table = read_transitions(data, mapping)
+    for folder in models.values():
+        read_recipe(folder, Role.FWM)
+    with named_as(path="--data"):
+        table = read_transitions(data, columns, action_pattern=action_pattern)
     rows = [row for row, given in enumerate(table.column("split")) if given in (None, split)]
     windows = consecutive(table.transitions(rows), steps, limit)
     if not windows:

@@ -72,14 +72,21 @@ def _save(model: Any, folder: Path) -> None:
         model.save_pretrained(str(folder))
 
 
-def read_recipe(folder: str | Path) -> tuple[PromptTemplates, int, SamplingParams]:
+def read_recipe(folder: str | Path, role: Role) -> tuple[PromptTemplates, int, SamplingParams]:
     """Prompts, prompt limit and sampling that an exported folder was trained with.
+
+    Args:
+        folder: written by ``swirl export``.
+        role: that the model must have.
 
     Raises:
         FileNotFoundError: if the folder was not written by ``swirl export``.
+        ValueError: if it holds the model of the other role.
     """
     path = Path(folder) / RECIPE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: give a folder written by `swirl export` (it says how to prompt the model)")
     recipe: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if (found := recipe.get("role", role.value)) != role.value:
+        raise ValueError(f"{folder} holds an {found.upper()} ({RECIPE} says so), but an {role.value.upper()} is needed here")
     return PromptTemplates(**recipe["prompts"]), int(recipe["max_prompt_tokens"]), SamplingParams(**recipe["sampling"])

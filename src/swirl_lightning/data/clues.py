@@ -54,7 +54,7 @@ class Column:
         """What a value is: nothing, chat, object, image, name (a short text without spaces), text, flag, number or vector."""
         first = self.single[0] if self.single else None
         if isinstance(first, dict):
-            if {"role", "from"} & set(first) and {"content", "value", "tool_calls"} & set(first):
+            if {"role", "from"} & set(first) and {"content", "value", "text", "tool_calls"} & set(first):
                 return "chat"
             return "image" if {"bytes", "path"} == set(first) else "other" if _holds_bytes(first) else "object"
         if isinstance(first, str):

@@ -45,10 +45,10 @@ class Pairing:
         """Pairs that end in a table of states.
 
         Args:
-            states: ``pyarrow.Table`` with state, action, context, episode, step, split, done and row.
+            states: ``pyarrow.Table`` with state, action, context, episode, step, split, done, row and at.
 
         Returns:
-            ``pyarrow.Table`` with state, next_state, action, context, episode, step, split and row.
+            ``pyarrow.Table`` with state, next_state, action, context, episode, step, split, and row and at of the action.
 
         Raises:
             DataError: for a step that is there twice, or goes back.
@@ -127,6 +127,6 @@ class Pairing:
 
     def _pairs(self, table: Any, left: Any, right: Any) -> Any:
         before, after = table.take(left), table.take(right)
-        action = (after if self.after else before).column("action")
-        kept = {name: before.column(name) for name in ("context", "episode", "step", "split", "row")}
-        return pa.table({"state": before.column("state"), "next_state": after.column("state"), "action": action, **kept})
+        acted = {name: (after if self.after else before).column(name) for name in ("action", "row", "at")}
+        kept = {name: before.column(name) for name in ("context", "episode", "step", "split")}
+        return pa.table({"state": before.column("state"), "next_state": after.column("state"), **acted, **kept})

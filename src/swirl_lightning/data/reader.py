@@ -33,12 +33,21 @@ class TransitionTable(Sequence[Transition | UnlabelledPair]):
         source: all of them together, for messages.
         report: what reading found and left out.
         own_episodes: whether the data name their episodes.
+        begins: rows of the source before each of its files.
     """
 
     def __init__(
-        self, table: pa.Table, where: Callable[[int], str], source: str, report: Report, *, own_episodes: bool = True
+        self,
+        table: pa.Table,
+        where: Callable[[int], str],
+        source: str,
+        report: Report,
+        *,
+        own_episodes: bool = True,
+        begins: Sequence[int] = (0,),
     ) -> None:
         self.table, self.source, self.report, self.own_episodes = table, source, report, own_episodes
+        self._begins = np.asarray(begins)
         self._where = where
 
     @override
@@ -83,6 +92,19 @@ class TransitionTable(Sequence[Transition | UnlabelledPair]):
         if (unlabelled := chosen[missing[chosen]]).size:
             raise DataError(f"{self.where(int(unlabelled[0]))}: field 'action' is missing, but the transition must be labelled")
         return Rows(Transition, self.table, rows)
+
+    def places(self, rows: Any) -> tuple[Any, Any, Any]:
+        """Where the actions of some rows belong.
+
+        Args:
+            rows: int64 [n].
+
+        Returns:
+            Number of the file, row in it and step in that row, int64 [n] each.
+        """
+        source = np.asarray(self.table.column("row"))[rows]
+        file = np.searchsorted(self._begins, source, side="right") - 1
+        return file, source - self._begins[file], np.asarray(self.table.column("at"))[rows]
 
     def where(self, row: int) -> str:
         """File and line (or row) of a row, for messages."""
@@ -155,7 +177,7 @@ def read_mapped(path: PathLike, mapping: Mapping, *, limit: int | None = None) -
     table = table if table.column("step").null_count == 0 else _numbered(table)
     if others:
         report.counts[f"files that are no data ({listed(others)})"] += len(others)
-    made = TransitionTable(table, reading.where, name, report, own_episodes=reading.own_episodes)
+    made = TransitionTable(table, reading.where, name, report, own_episodes=reading.own_episodes, begins=reading.begins)
     if str(report):
         rank_zero_info(f"{name}: {len(made):,} pairs; {report}")
     return made

@@ -36,7 +36,7 @@ _READERS: dict[str, type[Reader]] = {
     "json": JsonReader,
     "images": ImagesReader,
 }
-_COLUMNS = ("state", "next_state", "action", "context", "episode", "step", "split", "row")
+_COLUMNS = ("state", "next_state", "action", "context", "episode", "step", "split", "row", "at")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Mapping:
     min_change: float = 0.0
     video: VideoOptions = field(default_factory=VideoOptions)
     option: str = "data.columns"
+    needs_actions: bool = True  # a column of actions that is named must be there
 
     def __post_init__(self) -> None:
         """Refuse options that cannot be."""
@@ -75,15 +76,15 @@ class Reading:
         self.own_episodes = False  # whether the data name their episodes
         self._texts = Texts(self.report)
         self._readers: list[Reader] = []
-        self._begins: list[int] = []  # rows before each of them
+        self.begins: list[int] = []  # rows before each of them
         self._rows = 0
         self._first: tuple[str, Shape] | None = None
         self._image: tuple[bool, str] | None = None
 
     def where(self, row: int) -> str:
         """File and line, row or record of a row, counted over everything that was read."""
-        at = bisect_right(self._begins, row) - 1
-        return self._readers[at].where(row - self._begins[at])
+        at = bisect_right(self.begins, row) - 1
+        return self._readers[at].where(row - self.begins[at])
 
     def check(self, item: Item) -> None:
         """Looks at the first rows of an item, and no further.
@@ -102,9 +103,10 @@ class Reading:
         """
         source = self.reader(item)
         columns = {} if item.kind in ("images", "video") else self.mapping.columns
-        shape = find_shape(source, columns, actions=self.mapping.actions, option=self.mapping.option)
+        mapping = self.mapping
+        shape = find_shape(source, columns, actions=mapping.actions, needed=mapping.needs_actions, option=mapping.option)
         self._readers.append(source)
-        self._begins.append(self._rows)
+        self.begins.append(self._rows)
         if shape is None:
             self.report.counts["files without a row"] += 1
             return
@@ -115,7 +117,7 @@ class Reading:
         for table in Transform(source, shape, self._texts, self.report, self.mapping.action_pattern).tables():
             self._one_kind(table, source)
             labelled = labelled or table.column("action").null_count < table.num_rows
-            rows = pc.add(table.column("row"), self._begins[-1])
+            rows = pc.add(table.column("row"), self.begins[-1])
             self._rows = max(self._rows, rows[-1].as_py() + 1)
             table = table.set_column(table.column_names.index("row"), "row", rows)
             if pairing is not None:
@@ -186,8 +188,9 @@ class Reading:
             self._first = (source.item.name, shape)
             return
         name, first = self._first
+        optional = set() if self.mapping.needs_actions else {"action"}
         for one, other, lacking, there in ((first, shape, source.item.name, name), (shape, first, name, source.item.name)):
-            for wanted in sorted(one.found - other.found, key=MAPPED.index):
+            for wanted in sorted(one.found - other.found - optional, key=MAPPED.index):
                 raise DataError(
                     f"{lacking}: column {one.name(wanted)!r} (field {wanted!r}) is missing; there are: {other.there}. {there} "
                     "has it: write the same columns in every file, null where there is no value, or give state-only files as "

@@ -55,13 +55,16 @@ class Shape:
         return "/".join(self.paths.get(field, ())) or field
 
 
-def find_shape(reader: Reader, columns: Columns, *, actions: bool, option: str = "data.columns") -> Shape | None:
+def find_shape(
+    reader: Reader, columns: Columns, *, actions: bool, needed: bool = True, option: str = "data.columns"
+) -> Shape | None:
     """The shape of a file; None for a file without rows.
 
     Args:
         reader: the file.
         columns: the user's mapping.
         actions: whether an action column is read, where there is one.
+        needed: whether one that ``columns`` names must be there.
         option: what the mapping is called, for messages.
 
     Raises:
@@ -90,8 +93,10 @@ def find_shape(reader: Reader, columns: Columns, *, actions: bool, option: str =
             fields[field] = ()
         elif field == "action" and reader.unit != "row":
             fields[field] = resolved[field]
-            if field in columns and (missing := [path for path in resolved[field] if not present(path)]):
+            if needed and field in columns and (missing := [path for path in resolved[field] if not present(path)]):
                 unseen[field] = present.missing(field, missing[0])
+        elif field == "action" and not needed:
+            fields[field] = tuple(path for path in resolved[field] if present(path))
         else:
             fields[field] = _others(present, field, resolved[field], columns, kind)
     found = frozenset(field for field, paths in fields.items() if paths and all(present(path) for path in paths))

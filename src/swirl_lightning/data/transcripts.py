@@ -17,12 +17,12 @@ _CONTENT = ("content", "value", "text", "system_prompt")  # the first that a tur
 _TEXT_PARTS = {"text", "input_text", "output_text"}
 
 
-def trajectory(messages: Any, report: Report) -> tuple[list[str], list[str], str]:
+def trajectory(messages: Any, report: Report) -> tuple[list[str], list[str | None], str]:
     """States, actions and context of a chat in OpenAI's form (role, content) or ShareGPT's (from, value), or with text.
 
     The context is the system's text and the first user turn. The state is what came back last: tool or user turns since the
     assistant's last one, joined by line breaks; the first state is what came before the assistant's first turn. An assistant's
-    turn is its tool calls as JSON, where it has any, and its text otherwise.
+    turn is its tool calls as JSON, where it has any, and its text otherwise; without either, the action is missing.
 
     Args:
         messages: the turns, or their JSON text.
@@ -36,7 +36,7 @@ def trajectory(messages: Any, report: Report) -> tuple[list[str], list[str], str
     """
     turns = _parsed(messages)
     states: list[str] = []
-    actions: list[str] = []
+    actions: list[str | None] = []
     system: list[str] = []
     waiting: list[str] = []  # what came back since the last action
     first: str | None = None
@@ -57,6 +57,21 @@ def trajectory(messages: Any, report: Report) -> tuple[list[str], list[str], str
     if waiting:
         states.append("\n".join(waiting))
     return states, actions, "\n".join([*system, *([first] if first is not None else [])])
+
+
+def action_turns(turns: Sequence[Any]) -> list[int]:
+    """Indices of the turns whose actions :func:`trajectory` gives."""
+    found: list[int] = []
+    waiting = False
+    for index, turn in enumerate(turns):
+        role = _role(turn, index + 1)
+        if role in _ASSISTANT:
+            if waiting or not found:
+                found.append(index)
+            waiting = False
+        elif role not in _SYSTEM or found:
+            waiting = True
+    return found
 
 
 def _parsed(messages: Any) -> Sequence[Any]:
@@ -89,12 +104,12 @@ def _content(turn: Mapping[str, Any], number: int) -> str:
     return content if isinstance(content, str) else "" if content is None else canonical(content)
 
 
-def _action(turn: Mapping[str, Any], role: str, content: str, number: int, report: Report) -> str:
+def _action(turn: Mapping[str, Any], role: str, content: str, number: int, report: Report) -> str | None:
     calls = turn.get("tool_calls") or ([{"function": call}] if (call := turn.get("function_call")) else [])
     if isinstance(calls, str):
         calls = _parsed(calls)
     if not calls:
-        return _call_text(content) if role in ("function_call", "tool_call") else content
+        return _call_text(content) if role in ("function_call", "tool_call") else content or None
     report.counts["texts of the assistant beside its tool calls, which are no part of the action"] += bool(content.strip())
     made = [_call(call, number) for call in calls]
     return json.dumps(made[0] if len(made) == 1 else made, ensure_ascii=False)

@@ -37,7 +37,7 @@ class Transform:
         self._ended = 0  # episodes that ended so far, where only a flag tells them apart
 
     def tables(self) -> Iterator[Any]:
-        """Tables with state, action, context, episode, step, split, row, and next_state; or done, where states stand alone."""
+        """Tables with state, action, context, episode, step, split, row, at (its place in the row), and next_state or done."""
         for block in self.reader.blocks(self.shape.roots, self.shape.flat):
             if self.shape.kind in ("pairs", "steps"):
                 numbers = np.arange(block.first, block.first + block.rows)
@@ -140,6 +140,7 @@ class Transform:
             return [make(field, path, columns[path], where) for path in paths.get(field, ())]
 
         size = len(rows)
+        within = np.arange(size) - np.searchsorted(rows, rows)
         table = {field: made(field, self.texts.column) for field in ("state", "next_state", "action", "context")}
         for field in ("state", "next_state"):
             for array in table[field]:
@@ -154,7 +155,7 @@ class Transform:
         fields["episode"] = self._episodes(made("episode", as_names), rows, done, where)
         steps = made("step", integers)
         if self.shape.kind in ("trajectories", "chats") and not steps:
-            steps = [pa.array(np.arange(size) - np.searchsorted(rows, rows))]
+            steps = [pa.array(within)]
         fields["step"] = steps[0] if steps else pa.nulls(size, pa.int64())
         if steps and steps[0].null_count:
             self._missing("step", steps[0], where)
@@ -162,7 +163,7 @@ class Transform:
         fields["split"] = split[0] if split else pa.repeat(pa.scalar(self.reader.item.split, pa.large_string()), size)
         if "next_state" not in fields:
             fields["done"] = pa.array(done)
-        return pa.table({**fields, "row": pa.array(rows)})
+        return pa.table({**fields, "row": pa.array(rows), "at": pa.array(within)})
 
     def _missing(self, field: str, array: Any, where: Callable[[int], str]) -> NoReturn:
         row = array.is_null().index(pa.scalar(True)).as_py()
