@@ -2,12 +2,18 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from swirl_lightning.data.guess import guess
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.data.reading import Mapping, Reading
 from swirl_lightning.data.sources import items
+from tests.data import household
+from tests.data.test_howto import BLOCKS, OTHERS
+from tests.data.test_public_shapes import SHAPES as PUBLIC
 
 SAID = [f"You stand in the {room}. The lamp is {lamp}." for room in ("hall", "kitchen", "cellar") for lamp in ("on", "off")]
 ORDERS = ["go to kitchen", "press the switch", "go down", "press the switch", "wait"]
@@ -188,7 +194,7 @@ SHAPES = {  # rows, the mapping, pairs
             }
             for n in range(3)
         ],
-        {"episode": "id"},
+        {"messages": "conversations", "episode": "id"},
         12,
     ),
     "frames": (
@@ -231,9 +237,6 @@ SHAPES = {  # rows, the mapping, pairs
 def test_shapes_of_public_data(shape, tmp_path):
     rows, columns, pairs = SHAPES[shape]
     if any(isinstance(value, bytes) for value in rows[0].values()):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         file = tmp_path / "rows.parquet"
         pq.write_table(pa.Table.from_pylist(rows), file)
     else:
@@ -245,6 +248,34 @@ def test_shapes_of_public_data(shape, tmp_path):
     table = read_transitions(file, guessed.columns)
     assert len(table) == pairs
     assert guessed.labelled == (table.table.column("action").null_count < pairs)
+
+
+def same_as_the_page(columns, file, name):
+    """The guess agrees with howto/own-data.md on what a pair is made of."""
+    asked = ("state", "next_state", "action", "messages", "episode", "step")
+    (item,), _ = items(file)
+    guessed = guess(Reading(Mapping()).reader(item)).columns
+    mine, its = ({f: c.get(f) for f in asked if c.get(f) not in (f, None)} for c in (guessed, columns or {}))
+    assert mine == its, name
+
+
+def test_shapes_of_users_logs(tmp_path):
+    household.write(tmp_path)
+    others = {other: name for name, more in OTHERS.items() for other in more}
+    for file in sorted(tmp_path.glob("[abcdf]_*")):
+        name = others.get(file.name, "a_pairs.jsonl" if file.name == "f_labelled.jsonl" else file.name)
+        settings = yaml.safe_load(BLOCKS[name])["data"]["init_args"]
+        columns = settings.get("columns")
+        if "state_only" in settings:
+            columns = settings.get("state_only_columns", {k: v for k, v in (columns or {}).items() if k != "action"})
+        same_as_the_page(columns, file, file.name)
+
+
+def test_shapes_of_public_data_sets(tmp_path):
+    for number, (name, (make, *_)) in enumerate(PUBLIC.items()):
+        file = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.Table.from_pylist([make(n) for n in range(5)]), file)
+        same_as_the_page(yaml.safe_load(BLOCKS[name])["data"]["init_args"]["columns"], file, name)
 
 
 def test_nothing_like_a_state(tmp_path):

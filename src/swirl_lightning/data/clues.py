@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,11 +19,11 @@ NAMES = {
         "description text caption content world s o x",
         "action": "action act command cmd operation op tool_call call move control instruction edit prompt event label a z u",
         "episode": "episode ep trajectory traj rollout run session video game conversation dialog demo clip sequence "
-        "annotation uid id task scene variation seed trial",
+        "transcript annotation uid id task scene variation seed trial",
         "step": "step t timestep frame turn time index idx position order i n",
         "done": "done terminal terminated truncated timeout last end",
         "split": "split subset partition fold",
-        "context": "context goal task instruction mission objective system api_doc intent query question",
+        "context": "context goal task instruction mission objective system api_doc intent query question utterance",
         "place": "task game env environment scene level world user website map room house problem question",
         "counter": "run rollout variation seed trial episode ep",  # may begin anew in every place
         "before": "before prev previous pre old current curr cur source src initial input start from original x t",
@@ -37,8 +38,11 @@ class Column:
     """A path into the first rows, and what it leads to: a value a row, or a list of values, one a step."""
 
     def __init__(self, path: str, values: list[Any]) -> None:
-        self.path, self.values = path, values
         first = next((value for value in values if value is not None), None)
+        if isinstance(first, str) and first.startswith("[{"):  # a chat as JSON text?
+            values = [_parsed(value) for value in values]
+            first = next((value for value in values if value is not None), None)
+        self.path, self.values = path, values
         self.listed = isinstance(first, Along) or (isinstance(first, list) and not _all_numbers(first))
         flat = [one for value in values for one in ((value or ()) if self.listed and isinstance(value, list) else [value])]
         self.single = [one for one in flat if one is not None]
@@ -86,6 +90,13 @@ class Column:
             return list(self.values)
         texts = all(isinstance(one, str) and re.fullmatch(r"-?\d+", one) for one in self.values)
         return [int(one) for one in self.values] if texts else None
+
+
+def _parsed(value: Any) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _singular(word: str) -> str:

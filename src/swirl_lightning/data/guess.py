@@ -111,7 +111,7 @@ class _Guesser:
         columns: dict[str, str | list[str] | None] = {}
         for field, found in self.found.items():
             paths = [one.path for one in found]
-            if paths != [field] and (field, paths) != ("messages", ["conversations"]):
+            if paths != [field] or field == "messages":
                 columns[field] = paths[0] if len(paths) == 1 else paths
         if rows and "episode" not in self.found:
             columns["episode"] = None
@@ -170,7 +170,8 @@ class _Guesser:
         ranked = [
             (rank + 30 * (one.kind == "vector"), one.kind == "name", one.path.count("."), place, one)
             for place, one in enumerate(likely)
-            if (rank := one.rank(NAMES["state"], outer=True)) is not None and (one.kind != "vector" or "state" in one.words[0])
+            if (rank := one.rank(NAMES["state"], outer=True)) is not None
+            and (one.kind != "vector" or {"state", "observation", "obs"} & one.words[0])
         ]
         if ranked:
             best = min(ranked)[-1]
