@@ -19,7 +19,7 @@ OLD_MODEL = {  # as that version wrote it, but for the base
     "max_prompt_tokens": 120,
     "schedule": {"warmup_epochs": 1, "iterations": 1, "order": ["fwm", "idm"]},
     "fwm": ROLE | {"nll_weight": 0.0, "replay_weight": 0.0, "constraint": None},
-    "idm": ROLE,
+    "idm": ROLE | {"reward": "sum"},
     "warmup_optimizer": OPTIMIZER,
     "lr_scheduler": {"class_path": "swirl_lightning.optim.PhaseLR", "init_args": {"warmup_steps": 0, "decay": "cosine"}},
     "engine": {"class_path": "swirl_lightning.rollout.TransformersEngine", "init_args": {"cache_tokens": 262144}},
@@ -60,7 +60,9 @@ def test_an_old_run_is_exported_resumed_and_its_models_are_read(old_run, tmp_pat
     more = ["--ckpt_path", "last", "--model.schedule.iterations", "2", "--trainer.max_epochs", "5"]
     assert main(["fit", "--config", str(old_run / "config.yaml"), *more]) == 0
     assert torch.load(old_run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 5
-    assert "swirl_lightning.optim" not in (old_run / "config.yaml").read_text()
+    now = (old_run / "config.yaml").read_text()
+    assert "swirl_lightning.optim" not in now
+    assert "reduce: sum" in now
 
 
 def test_every_moved_name_has_a_home():

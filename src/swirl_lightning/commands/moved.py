@@ -1,4 +1,4 @@
-"""Class names of earlier versions: run folders and configurations that hold them keep working."""
+"""Names of earlier versions, of classes and options: run folders and configurations that hold them keep working."""
 
 from __future__ import annotations
 
@@ -38,19 +38,32 @@ MOVED = {  # module of an earlier version: where its names are now
 
 
 def renamed(config: Any) -> Any:
-    """A configuration in which every class has the name that it has today.
+    """A configuration in which classes and options have the names that they have today.
 
     Args:
         config: as YAML holds it; changed nowhere.
     """
     if isinstance(config, dict):
-        return {key: renamed(value) for key, value in config.items()}
+        return {key: renamed(value) for key, value in _with_parts_of_the_reward(config).items()}
     if isinstance(config, list):
         return [renamed(value) for value in config]
     if isinstance(config, str):
         module, _, name = config.rpartition(".")
         return f"{MOVED[module]}.{name}" if module in MOVED else config
     return config
+
+
+def _with_parts_of_the_reward(config: dict[str, Any]) -> dict[str, Any]:
+    """A role's settings in which ``reward`` and ``reward_floor`` are what they are now: a part of its rewards."""
+    judge = {new: config[old] for old, new in (("reward", "reduce"), ("reward_floor", "floor")) if old in config}
+    if judge.get("reduce", "mean") not in ("mean", "sum") or not judge:
+        return config
+    rest = {key: value for key, value in config.items() if key not in ("reward", "reward_floor")}
+    if {"reduce": "mean", "floor": -10.0} | judge == {"reduce": "mean", "floor": -10.0}:
+        return rest  # the paper's, as when nothing is said
+    return rest | {
+        "rewards": [{"reward": {"class_path": "swirl_lightning.algorithm.rewards.JudgeLogprob", "init_args": judge}}]
+    }
 
 
 def with_names_of_today(arguments: Sequence[str]) -> list[str]:
