@@ -51,7 +51,9 @@ def findings(splits: Mapping[str, Rows], prompted: Prompted, rows: int | None, p
     measured = [
         row
         for name, split in splits.items()
-        for row in taken(split, [*spread(len(split), MEASURED_IMAGES if seen.images else MEASURED), *seen.splits[name].longest])
+        for row in taken(
+            split, sorted({*spread(len(split), MEASURED_IMAGES if seen.images else MEASURED), *seen.splits[name].longest})
+        )
     ]
     if prompted.codec is not None and seen.images != isinstance(prompted.codec, ImageCodec):
         raise ValueError(
