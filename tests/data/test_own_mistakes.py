@@ -78,7 +78,7 @@ MISTAKES = {
         {},
         r"log\.csv, row 1: field 'next_state' is missing; an empty text is written as \"\" there",
     ),
-    "a glob without a match": ({}, {}, r"data: '.*log\.jsonl' matches no file; it may be Parquet"),
+    "a glob without a match": ({}, {}, r"data\.path: '.*log\.jsonl' matches no file; it may be Parquet"),
     "a nested path that some rows lack": (
         {
             "log.jsonl": lines(

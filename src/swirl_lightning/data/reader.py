@@ -157,7 +157,7 @@ def read_mapped(path: PathLike, mapping: Mapping, *, limit: int | None = None) -
         limit: read about so many rows, the first ones of every file; None for all.
     """
     reading = Reading(mapping)
-    found, others = items(path)
+    found, others = items(path, option=mapping.path_option)
     pairs, states = Spool(), Spool()
     for item in found:
         read = 0

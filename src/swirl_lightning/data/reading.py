@@ -52,6 +52,11 @@ class Mapping:
     option: str = "data.columns"
     needs_actions: bool = True  # a column of actions that is named must be there
 
+    @property
+    def path_option(self) -> str:
+        """What messages call the path that is read with it."""
+        return "data.state_only" if self.option == "data.state_only_columns" else "data.path"
+
     def __post_init__(self) -> None:
         """Refuse options that cannot be."""
         if self.stride < 1 or not 0 <= self.min_change <= 1:

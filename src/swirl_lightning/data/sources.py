@@ -44,12 +44,13 @@ class Item:
     files: tuple[Path, ...] = ()
 
 
-def items(path: PathLike, *, streaming: bool = False) -> tuple[list[Item], list[str]]:
+def items(path: PathLike, *, streaming: bool = False, option: str = "data.path") -> tuple[list[Item], list[str]]:
     """Everything that a path names, in order of the names, and the files among them that are no data.
 
     Args:
         path: a file, a glob, a folder, a saved data set, ``hub:owner/name[[:config]:split]``, or a list of them.
         streaming: read data sets of the hub while training, without a copy on disk.
+        option: what messages call the path.
 
     Raises:
         FileNotFoundError: if there is nothing.
@@ -59,41 +60,41 @@ def items(path: PathLike, *, streaming: bool = False) -> tuple[list[Item], list[
     others: list[str] = []
     for one in [path] if isinstance(path, str | Path) else path:
         if str(one).startswith(HUB):
-            found += _hub(str(one), streaming)
+            found += _hub(str(one), streaming, option)
         else:
-            more, beside = _local(Path(one))
+            more, beside = _local(Path(one), option)
             found += more
             others += beside
     if not found:
-        raise FileNotFoundError(f"data: an empty list of files: {path!r}")
+        raise FileNotFoundError(f"{option}: an empty list of files: {path!r}")
     return found, others
 
 
-def _local(path: Path) -> tuple[list[Item], list[str]]:
+def _local(path: Path, option: str) -> tuple[list[Item], list[str]]:
     others: list[str] = []
     if path.is_file():
         files = [path]
     elif path.is_dir():
         if any((path / name).is_file() for name in _SAVED):
             return _saved(path), []
-        files, others = _folder(path)
+        files, others = _folder(path, option)
     else:
         pattern = str(path.relative_to(path.anchor)) if path.anchor else str(path)
         matches = sorted(Path(path.anchor or ".").glob(pattern))
         files = [match for match in matches if match.is_file()]
         found: list[Item] = []
         for folder in (match for match in matches if match.is_dir()):
-            more, beside = _local(folder)
+            more, beside = _local(folder, option)
             found += more
             others += beside
         if found:
-            return found + (_as_items(files, path) if files else []), others
+            return found + (_as_items(files, path, option) if files else []), others
     if not files:
-        raise FileNotFoundError(f"data: '{path}' matches no file; it may be {_KNOWN}")
-    return _as_items(files, path), others
+        raise FileNotFoundError(f"{option}: '{path}' matches no file; it may be {_KNOWN}")
+    return _as_items(files, path, option), others
 
 
-def _folder(folder: Path) -> tuple[list[Path], list[str]]:
+def _folder(folder: Path, option: str) -> tuple[list[Path], list[str]]:
     """Data files of a folder and its subfolders, and the names of what else is there."""
     if (folder / TRANSITIONS).is_file():  # written by ``swirl record``
         return [folder / TRANSITIONS], []
@@ -109,11 +110,11 @@ def _folder(folder: Path) -> tuple[list[Path], list[str]]:
             files.setdefault(kind, []).append(file)
     if len(files) > 1:
         raise DataError(
-            f"data: {folder} holds files of several kinds ({', '.join(sorted(files))}); name one kind, "
+            f"{option}: {folder} holds files of several kinds ({', '.join(sorted(files))}); name one kind, "
             f"e.g. {folder / ('**/*' + next(iter(files.values()))[0].suffix)}"
         )
     if not files:
-        raise FileNotFoundError(f"data: '{folder}' matches no data file ({_KNOWN}); there are: {listed(others)}")
+        raise FileNotFoundError(f"{option}: '{folder}' matches no data file ({_KNOWN}); there are: {listed(others)}")
     return next(iter(files.values())), others
 
 
@@ -128,14 +129,14 @@ def kind_of(file: Path) -> str | None:
     return {".parquet": "parquet", **dict.fromkeys(IMAGES, "images"), **dict.fromkeys(VIDEOS, "video")}.get(suffix)
 
 
-def _as_items(files: Sequence[Path], path: Path) -> list[Item]:
+def _as_items(files: Sequence[Path], path: Path, option: str) -> list[Item]:
     base = path if path.is_dir() else _common_folder(files)
     made: list[Item] = []
     pictures: dict[Path, list[Path]] = {}
     for file in files:
         kind = kind_of(file)
         if kind is None:
-            raise DataError(f"data: {file} is no data file; it may be {_KNOWN}")
+            raise DataError(f"{option}: {file} is no data file; it may be {_KNOWN}")
         if kind == "images":
             pictures.setdefault(file.parent, []).append(file)
         else:
@@ -158,12 +159,12 @@ def _saved(path: Path) -> list[Item]:
     return list(_parts(datasets.load_from_disk(str(path)), str(path), path.name))
 
 
-def _hub(path: str, streaming: bool) -> list[Item]:
+def _hub(path: str, streaming: bool, option: str) -> list[Item]:
     import datasets
 
     repository, *suffix = path.removeprefix(HUB).split(":")
     if len(suffix) > 2:
-        raise DataError(f"data: {path!r}; write {HUB}owner/name, {HUB}owner/name:split or {HUB}owner/name:config:split")
+        raise DataError(f"{option}: {path!r}; write {HUB}owner/name, {HUB}owner/name:split or {HUB}owner/name:config:split")
     config, split = (suffix[0], suffix[1]) if len(suffix) == 2 else (None, suffix[0] if suffix else None)
     loaded = datasets.load_dataset(repository, config or None, split=split or None, streaming=streaming)
     return list(_parts(loaded, path, path))

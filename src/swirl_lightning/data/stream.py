@@ -74,7 +74,7 @@ class PairStream:
 
     def _parts(self) -> list[Item]:
         if self._items is None:
-            self._items = items(self.path, streaming=True)[0]
+            self._items = items(self.path, streaming=True, option=self.mapping.path_option)[0]
         return list(self._items)
 
     def _restart(self) -> None:
