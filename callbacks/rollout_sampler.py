@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
 from swirl_lightning.algorithm.candidates import LatentPosterior
+from swirl_lightning.algorithm.experience import Experience
 from swirl_lightning.algorithm.module import SwirlModule
-from swirl_lightning.algorithm.rollouts import Experience
 from swirl_lightning.evaluation import show_state
 from swirl_lightning.files import SAMPLES, drop_later
 from swirl_lightning.types import UnlabelledPair

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from swirl_lightning.algorithm import rollouts as lines
+from swirl_lightning.algorithm.experience import Rollouts
+from swirl_lightning.algorithm.nonfinite import NonFiniteRewardError
 from swirl_lightning.algorithm.objectives.grpo import group_advantages
 from swirl_lightning.algorithm.rewards import JudgeLogprob, RewardPart
-from swirl_lightning.algorithm.rollouts import NonFiniteRewardError, Rollouts, judge
+from swirl_lightning.algorithm.rollouts import judge
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.types import Role, TokenScores, Trajectory, UnlabelledPair
 

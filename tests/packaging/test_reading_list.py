@@ -15,3 +15,9 @@ def test_an_hours_reading_exists_and_is_no_longer_than_it_says():
     assert sum(lines.values()) <= MOST
     stale = {name: count for name, count in lines.items() if abs(count - listed[name]) > max(10, count // 10)}
     assert not stale, "README states other lengths"
+
+
+def test_a_grpo_step_is_four_files_of_900_lines():
+    algorithm = ROOT / "src/swirl_lightning/algorithm"
+    step = [algorithm / name for name in ("experience.py", "rollouts.py", "steps.py", "objectives/grpo.py")]
+    assert sum(len(file.read_text().splitlines()) for file in step) <= 900

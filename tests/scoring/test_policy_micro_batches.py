@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from swirl_lightning.algorithm.experience import Experience, Judgement, Rollouts
 from swirl_lightning.algorithm.objectives.grpo import GrpoConfig, normaliser
-from swirl_lightning.algorithm.rollouts import Experience, Judgement, Rollouts
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.algorithm.steps import policy_parts
 from swirl_lightning.scoring.scorer import CausalScorer
@@ -37,7 +37,7 @@ def _experience(groups, seed=3):
         cut_tokens=0,
     )
     zeros = torch.zeros(lengths.shape)
-    judgement = Judgement(rewards=zeros, logprob=zeros, clamped=flat, skipped=skipped)
+    judgement = Judgement(rewards=zeros, parts={}, logprob=zeros, clamped=flat, skipped=skipped)
     return Experience(rollouts, judgement, torch.randn(lengths.shape, generator=generator), flat[:, 0])
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from swirl_lightning.algorithm.experience import Experience
+from swirl_lightning.algorithm.nonfinite import NonFiniteRewardError
 from swirl_lightning.algorithm.objectives.posterior import Candidates, Posterior, solve
 from swirl_lightning.algorithm.rewards import Member, Members, combine
-from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
 from swirl_lightning.algorithm.settings import Gate, PosteriorConfig, RoleSettings
 from swirl_lightning.types import Role, SamplingParams, ScoredRow, TokenScores, Transition, UnlabelledPair
 from swirl_lightning.world_model.inference import Inference, pair_seed

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swirl_lightning.algorithm.candidates import LatentPosterior, dream, infer_posterior, member_posterior
-from swirl_lightning.algorithm.phase_log import experience_values, mean_of, posterior_values, times
-from swirl_lightning.algorithm.rollouts import Experience, timed
+from swirl_lightning.algorithm.experience import Experience
+from swirl_lightning.algorithm.phase_log import experience_values, mean_of, posterior_values, timed, times
 from swirl_lightning.algorithm.steps import PhaseSteps
 from swirl_lightning.types import Batch, Role, ScoredRow, Transition, UnlabelledPair
 

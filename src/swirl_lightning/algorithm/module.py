@@ -18,11 +18,12 @@ from typing_extensions import override
 from swirl_lightning.algorithm import checks
 from swirl_lightning.algorithm.candidates import LatentPosterior
 from swirl_lightning.algorithm.closed_form import ClosedForm
+from swirl_lightning.algorithm.experience import Experience
 from swirl_lightning.algorithm.guard import GuardSettings, PhaseGuard, warn_without_pairs
+from swirl_lightning.algorithm.nonfinite import NonFiniteRewardError
 from swirl_lightning.algorithm.optimizers import PhaseLR, adamw, warn_of_lost_updates
 from swirl_lightning.algorithm.phase_log import COUNT, summary
 from swirl_lightning.algorithm.reports import ReportingModule
-from swirl_lightning.algorithm.rollouts import Experience, NonFiniteRewardError
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.algorithm.steps import PhaseSteps

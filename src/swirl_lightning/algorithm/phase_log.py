@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from swirl_lightning.algorithm.experience import Experience
 from swirl_lightning.algorithm.objectives.bounds import elbo_estimate, mutual_information_bound
 from swirl_lightning.algorithm.objectives.grpo import group_moments
 from swirl_lightning.algorithm.objectives.posterior import Posterior
-from swirl_lightning.algorithm.rollouts import Experience
 from swirl_lightning.types import Batch, Transition, UnlabelledPair
 
 _MISMATCH = 0.1  # nats a token between rollout and training pass; bfloat16 makes a few hundredths
@@ -146,3 +148,11 @@ def write_sample(path: Path, sample: Mapping[str, object], batch: Batch) -> None
         sample = {**sample, "transitions": [asdict(item) for item in items]}
     path.write_text(json.dumps(sample, indent=2, default=str), encoding="utf-8")
     print(f"the offending sample is in {path}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Notes the wall time of what happens within it."""
+    started = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - started

@@ -5,100 +5,28 @@ B pairs, G members of a group, T sampled tokens at most.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
 
+from swirl_lightning.algorithm.anchor import with_anchor
+from swirl_lightning.algorithm.experience import (
+    Experience,
+    Importance,
+    Judgement,
+    LatentActions,
+    Rollouts,
+)
+from swirl_lightning.algorithm.nonfinite import NonFiniteRewardError, sample_of
 from swirl_lightning.algorithm.objectives.grpo import group_advantages
+from swirl_lightning.algorithm.phase_log import timed
 from swirl_lightning.algorithm.rewards import Member, Members, combine, least
 from swirl_lightning.algorithm.settings import RoleSettings
-from swirl_lightning.types import Role, ScoredRow, State, Trajectory, UnlabelledPair
+from swirl_lightning.types import Role, ScoredRow, Trajectory, UnlabelledPair
 from swirl_lightning.world_model.inference import Inference, pair_seed
 
 _OTHER_MODEL = 0.5  # nats a token between engine and policy; bfloat16 against float32 makes a few hundredths
-
-
-@dataclass(frozen=True, slots=True)
-class LatentActions:
-    """What the frozen IDM infers in Phase I, an action a pair."""
-
-    actions: tuple[str, ...]  # B
-    logprob: Tensor  # float32 [B], log Q(z | x, y) of the actions as they were drawn, nats
-    tokens: int  # sampled for them
-
-
-@dataclass(frozen=True, slots=True)
-class Importance:
-    """How the policy differs from another engine that drew for it."""
-
-    weights: Tensor  # float32 [B, G, T], p / q of each token, capped
-    mismatch: float  # sum over tokens of |log p - log q|, nats
-
-
-@dataclass(frozen=True, slots=True)
-class Rollouts:
-    """Groups of completions of the policy."""
-
-    role: Role  # the policy
-    pairs: tuple[UnlabelledPair, ...]  # B
-    latent: LatentActions | None  # in Phase I; in Phase II actions are what is rolled out
-    samples: tuple[tuple[State, ...], ...]  # B x G decoded completions: states in Phase I, actions in Phase II
-    trajectory: Trajectory  # their token ids and log-probabilities
-    rows: tuple[tuple[ScoredRow, ...], ...]  # B x G, prompt and completion
-    importance: Importance | None  # where another engine drew
-    cut_tokens: int  # that prompts lost to the length limit
-    anchored: bool = False  # whether the last member of each group is the observed next state, which nobody drew
-
-    @property
-    def drawn(self) -> int:
-        """Members of a group that the policy drew; they come first."""
-        return len(self.samples[0]) - self.anchored if self.samples else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What the frozen opposite model thinks of the members."""
-
-    rewards: Tensor  # float32 [B, G]; not finite for a member that is left out for it
-    parts: dict[str, Tensor]  # float32 [B, G], each part of the reward by name, unweighted
-    logprob: Tensor | None  # float32 [B, G], of the judge's whole sequence, nats; None where no reward asks the judge
-    clamped: Tensor  # bool [B, G], True where the reward hit its lower clamp
-    skipped: Tensor  # bool [B, G], members left out: their reward is not finite, or they were cut and count for nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Experience:
-    """One batch of a GRPO phase."""
-
-    rollouts: Rollouts
-    judgement: Judgement
-    advantages: Tensor  # float32 [B, G], 0 for members left out
-    zero_spread: Tensor  # bool [B], True where all members of a group were rewarded alike
-    seconds: dict[str, float] = field(default_factory=dict)  # wall time per part
-
-    @property
-    def trained(self) -> Tensor:
-        """Tokens that the loss is about, bool [B, G, T]."""
-        return self.rollouts.trajectory.mask & ~self.judgement.skipped[..., None]
-
-
-class NonFiniteRewardError(FloatingPointError):
-    """A judge returned a reward that is not finite.
-
-    Args:
-        sample: the offending sample, ready to be written out.
-    """
-
-    def __init__(self, sample: dict[str, object]) -> None:
-        super().__init__(
-            f"the {sample['judge']} gave the reward {sample['reward']} for episode {sample['episode']!r} step "
-            f"{sample['step']}: the judge's weights or its input are broken (model.nonfinite=skip leaves such members out)"
-        )
-        self.sample = sample
 
 
 def collect(
@@ -143,7 +71,7 @@ def collect(
     with timed(seconds, "old"):
         rollouts = _scored_again(inference, rollouts)
         if settings.anchored:
-            rollouts = _with_anchor(inference, rollouts)
+            rollouts = with_anchor(inference, rollouts)
     # 3. rewards of the frozen opposite model: log Q(z | x, y_k) in Phase I, log P(y | x, z_k) in Phase II
     with timed(seconds, "reward"):
         judgement = judge(inference, rollouts, settings, epoch, skip_nonfinite=skip_nonfinite)
@@ -215,7 +143,7 @@ def judge(
     broken, cut = ~torch.isfinite(rewards), ~rollouts.trajectory.finished  # [B, G]
     if bool(broken.any()) and not skip_nonfinite:
         b, k = (int(i) for i in broken.nonzero()[0])
-        raise NonFiniteRewardError(_sample(rollouts, b, k, float(rewards[b, k])))
+        raise NonFiniteRewardError(sample_of(rollouts, b, k, float(rewards[b, k])))
     enough = (~cut & ~broken).sum(1, keepdim=True) > 1  # [B, 1], members that ended: two can be compared
     if settings.truncated == "floor":
         rewards = torch.where(cut, least(settings.reward_parts, members).to(device).view(shape), rewards)
@@ -284,66 +212,3 @@ def _scored_again(inference: Inference, rollouts: Rollouts) -> Rollouts:
         )
     importance = Importance(difference.exp().clamp(max=cap), mismatch)
     return replace(rollouts, trajectory=replace(trajectory, logprobs=own), importance=importance)
-
-
-def _with_anchor(inference: Inference, rollouts: Rollouts) -> Rollouts:
-    """The observed next state as one more member of each group; its log-probabilities are the policy's, as if drawn."""
-    builder, trajectory = inference.prompts, rollouts.trajectory
-    answers = [builder.state_completion(pair.next_state) for pair in rollouts.pairs]
-    rows = tuple(ScoredRow((*prompt, *ids), len(prompt)) for prompt, ids in zip(trajectory.prompts, answers, strict=True))
-    with inference.world_model.use(rollouts.role) as model:
-        temperature = inference.sampling[rollouts.role].temperature or 1.0
-        constraint = inference.constraints.get(rollouts.role)
-        scores = inference.scorer.score(model, [[row] for row in rows], temperature=temperature, constraint=constraint)
-    width = max(trajectory.mask.shape[-1], scores.mask.shape[-1])
-    ids = torch.full(scores.mask.shape, inference.codec.pad_id, dtype=torch.int64)
-    for i, answer in enumerate(answers):
-        ids[i, : len(answer)] = torch.tensor(answer)
-
-    def joined(drawn: Tensor, anchor: Tensor, filler: int = 0) -> Tensor:
-        """[B, G, T] and [B, T'] -> [B, G + 1, longest]."""
-        both = (drawn, anchor.to(drawn.device)[:, None])
-        return torch.cat([nn.functional.pad(part, (0, width - part.shape[-1]), value=filler) for part in both], dim=1)
-
-    importance = rollouts.importance
-    if importance is not None:
-        importance = replace(importance, weights=joined(importance.weights, torch.ones_like(scores.logprobs)))
-    return replace(
-        rollouts,
-        samples=tuple(
-            (*drawn, inference.codec.canonical(p.next_state)) for drawn, p in zip(rollouts.samples, rollouts.pairs, strict=True)
-        ),
-        rows=tuple((*drawn, row) for drawn, row in zip(rollouts.rows, rows, strict=True)),
-        trajectory=replace(
-            trajectory,
-            completions=joined(trajectory.completions, ids, inference.codec.pad_id),
-            mask=joined(trajectory.mask, scores.mask),
-            logprobs=joined(trajectory.logprobs, scores.logprobs),
-            finished=nn.functional.pad(trajectory.finished, (0, 1), value=True),
-        ),
-        importance=importance,
-        anchored=True,
-    )
-
-
-def _sample(rollouts: Rollouts, b: int, k: int, reward: float) -> dict[str, object]:
-    pair, latent = rollouts.pairs[b], rollouts.latent
-    return {
-        "policy": rollouts.role.value,
-        "judge": rollouts.role.opposite.value,
-        "reward": reward,
-        "episode": pair.episode,
-        "step": pair.step,
-        "state": repr(pair.state),
-        "next_state": repr(pair.next_state),
-        "latent_action": None if latent is None else latent.actions[b],
-        "completion": repr(rollouts.samples[b][k]),
-    }
-
-
-@contextmanager
-def timed(seconds: dict[str, float], part: str) -> Iterator[None]:
-    """Notes the wall time of what happens within it."""
-    started = time.perf_counter()
-    yield
-    seconds[part] = time.perf_counter() - started

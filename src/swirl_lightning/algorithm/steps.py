@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from swirl_lightning.algorithm.experience import Experience
 from swirl_lightning.algorithm.objectives.grpo import grpo_loss, normaliser
-from swirl_lightning.algorithm.phase_log import experience_values, loss_values, times
-from swirl_lightning.algorithm.rollouts import Experience, collect, timed
+from swirl_lightning.algorithm.phase_log import experience_values, loss_values, timed, times
+from swirl_lightning.algorithm.rollouts import collect
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.distributed.ranks import sum_over_ranks
