@@ -98,7 +98,7 @@ class Measured(Grounded):
     def compare(self, predicted: State, observed: State, before: State, codec: Codec) -> float:
         """The metric's value; where it has none (nothing changed), 1 for the observed next state and 0 for any other."""
         metric = self._built = self._built or self.metric(codec)
-        metric.sync_on_compute = False  # a member's reward is its own rank's business
+        metric.distributed_available_fn = lambda: False  # a member's reward is its own rank's business
         metric.reset()
         read = inspect.signature(type(metric).update).parameters
         given = {"predictions": predicted, "references": observed, "states": before}
