@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from swirl_lightning.algorithm.candidates import LatentPosterior, dream, infer_posterior, member_posterior
 from swirl_lightning.algorithm.experience import Experience
@@ -29,6 +30,11 @@ class ClosedForm:
 
     steps: PhaseSteps
     actions: Sequence[str] = ()
+
+    @cached_property
+    def labels(self) -> Counter[str]:
+        """How often the labels have each action."""
+        return Counter(self.actions)
 
     def swirl(self, role: Role, batch: Batch, epoch: int) -> tuple[Experience | LatentPosterior, dict[str, float]]:
         """One step of a policy, or several on one set of candidates.
@@ -51,8 +57,8 @@ class ClosedForm:
     def look(self, pairs: Sequence[UnlabelledPair]) -> LatentPosterior:
         """The posterior of the latent action as both models stand, outside of any phase."""
         steps = self.steps
-        settings, labels = steps.roles[Role.IDM], Counter(self.actions)
-        return infer_posterior(steps.inference, pairs, settings, seed=steps.seed, labels=labels, skip_nonfinite=True)
+        settings = steps.roles[Role.IDM]
+        return infer_posterior(steps.inference, pairs, settings, seed=steps.seed, labels=self.labels, skip_nonfinite=True)
 
     def _over_states(self, batch: Batch, epoch: int) -> tuple[Experience, dict[str, float]]:
         """Phase I: candidates are a group of rollouts and the observed next state."""
@@ -88,7 +94,7 @@ class ClosedForm:
                     steps.roles[Role.IDM],
                     seed=steps.seed,
                     epoch=epoch,
-                    labels=Counter(self.actions),
+                    labels=self.labels,
                     gate=settings.posterior.gate,
                     reference=role if settings.needs_reference else None,
                     skip_nonfinite=skip,
