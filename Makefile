@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-visual real-model test test-worlds test-lowest lint format soak study bench bench-trl gpu clean
+.PHONY: help install quickstart quickstart-visual real-model test test-worlds test-lowest lint format soak study bench bench-trl gpu docs clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,crafter,eightbit,gguf,minigrid,grammar,plot,web,mind2web,stabletoolbench,textworldexpress,visual,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,crafter,eightbit,gguf,minigrid,grammar,plot,web,mind2web,stabletoolbench,textworldexpress,visual,docs,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps bfcl-eval
 	@touch $@
 
@@ -86,6 +86,9 @@ gpu: install ## what only a GPU can show, under 25 minutes on one H100: docs/gpu
 	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
 	.venv-trl/bin/pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -r benchmarks/requirements-trl.txt
 	$(BIN)/python -m benchmarks.gpu $(OPTIONS)
+
+docs: install ## the documentation as a site in site/, to be opened from disk
+	$(BIN)/mkdocs build --strict
 
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) runs

@@ -127,13 +127,20 @@ class SamplingParams:
     ``temperature=0`` is greedy. Log-probabilities of samples are those of the distribution at ``temperature`` inside
     the role's constraint; the top-k / top-p / min-p cut is not renormalised, so that sampled and recomputed
     log-probabilities are the same quantity (as in TRL).
+
+    Attributes:
+        max_new_tokens: longest completion.
+        temperature: 0 is greedy.
+        top_k: draw from so many most likely tokens; 0 is off.
+        top_p: draw from the most likely tokens that have this share of the probability; 1 is off.
+        min_p: leave out tokens below this share of the likeliest one's probability; 0 is off.
     """
 
     max_new_tokens: int = 128
     temperature: float = 1.0
-    top_k: int = 0  # 0: off
-    top_p: float = 1.0  # 1: off
-    min_p: float = 0.0  # 0: off
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that no sampler can use.

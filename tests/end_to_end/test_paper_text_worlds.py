@@ -106,7 +106,7 @@ def test_the_papers_configuration_runs_with_a_tiny_model(world, here):
 
 @pytest.mark.slow
 def test_mind2web_from_the_first_lines_of_its_configurations(here):
-    """The commands of docs/worlds.md on a file in the released format."""
+    """The commands of docs/worlds/ on a file in the released format."""
     pytest.importorskip("ijson")
     released.mind2web(here, filler=30)
     run = yaml.safe_load((CONFIGS / "mind2web.yaml").read_text())["run_dir"]
