@@ -51,10 +51,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:  # ImportError: a missing extra, named
         if os.environ.get("SWIRL_DEBUG") == "1":
             raise
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "; the disk is full: free some room and run the command again (fit with --ckpt_path last)" if full else ""
-        print(f"swirl: error: {error}{hint}\n(SWIRL_DEBUG=1 shows where it comes from)", file=sys.stderr)
-        return 1
+        return _say(error, arguments)
+
+
+def _say(error: Exception, arguments: Sequence[str]) -> int:
+    """Prints a mistake where a user reads it; returns the exit status."""
+    from swirl_lightning.commands.overlays import place_of
+    from swirl_lightning.commands.parsing import UsageError
+
+    if isinstance(error, UsageError):
+        place = error.key and place_of(arguments, error.key, error.word)
+        print(f"swirl: error: {f'{place}: ' if place else ''}{error}", file=sys.stderr)
+        return 2
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "; the disk is full: free some room and run the command again (fit with --ckpt_path last)" if full else ""
+    print(f"swirl: error: {error}{hint}\n(SWIRL_DEBUG=1 shows where it comes from)", file=sys.stderr)
+    return 1
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
@@ -68,7 +80,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
         module = importlib.import_module(COMMANDS[arguments[0]][0])
         return int(module.main(arguments[1:]))
     if arguments[0] not in TRAINER_COMMANDS:
-        print(f"swirl: error: unknown command {arguments[0]!r}\n\n{_help()}", file=sys.stderr)
+        from swirl_lightning.hints import did_you_mean
+
+        hint = did_you_mean(arguments[0], [*TRAINER_COMMANDS, *COMMANDS], listed=False) or "; swirl --help lists them"
+        print(f"swirl: error: there is no command {arguments[0]!r}{hint}", file=sys.stderr)
         return 2
     watch_parent()  # before seconds of imports, in which it may end
     importlib.import_module("swirl_lightning.fit").run_trainer(arguments)
@@ -77,7 +92,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
 def _help() -> str:
     rows = {**TRAINER_COMMANDS, **{name: text for name, (_, text) in COMMANDS.items()}}
-    lines = [f"  {name:<10} {text}" for name, text in rows.items()]
+    width = max(map(len, rows))
+    lines = [f"  {name:<{width}}  {text}" for name, text in rows.items()]
     return "\n".join(
         [
             "usage: swirl COMMAND [options]",

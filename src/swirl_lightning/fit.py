@@ -18,6 +18,7 @@ import swirl_lightning.environments  # short class names in YAML: the classes mu
 from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.callbacks import PhaseFreezing, Preemption, RunCheckpoint
 from swirl_lightning.commands.moved import with_names_of_today
+from swirl_lightning.commands.trainer import RunParser, check_trainer, one_message
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
 from swirl_lightning.distributed.strategies import ShardedStrategy, register
@@ -59,6 +60,7 @@ class SwirlCLI(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         config = self.settings
+        check_trainer(config.trainer)
         if config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = config.run_dir
         if (asked := config.trainer.precision) is not None:
@@ -76,7 +78,8 @@ class SwirlCLI(LightningCLI):
             kwargs.setdefault("plugins", [AtomicCheckpointIO()])
         if settings.strategy == "fsdp":  # Lightning refuses the name off CUDA, and means FSDP1
             kwargs["strategy"] = ShardedStrategy()
-        trainer = super().instantiate_trainer(**kwargs)
+        with one_message():
+            trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]
         return trainer
 
@@ -99,6 +102,8 @@ def run_trainer(arguments: Sequence[str]) -> SwirlCLI:
     return SwirlCLI(
         SwirlModule,
         TransitionDataModule,
+        parser_class=RunParser,
+        parser_kwargs={"prog": "swirl"},
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         save_config_callback=SaveConfigCallback if arguments[0] == "fit" else None,  # a run's is not that of its evaluation

@@ -1,7 +1,8 @@
 """What other libraries do without promising it, and we lean on: each name once, with its reason and what shows that it broke.
 
-Tried with torch 2.13, transformers 5.23, lightning 2.6.6 and peft 0.21. A test (tests/packaging/test_internals.py) keeps
-private names of these libraries out of every other file; what a subclass shares with its base stands in :data:`INHERITED`.
+Tried with torch 2.13, transformers 5.23, lightning 2.6.6, peft 0.21 and jsonargparse 4.53. A test
+(tests/packaging/test_internals.py) keeps private names of these libraries out of every other file; what a subclass shares with
+its base stands in :data:`INHERITED`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.fsdp import FSDPModule
 
 if TYPE_CHECKING:
+    from argparse import Action, ArgumentParser
+
     from lightning import Trainer
     from lightning.fabric.plugins.environments import ClusterEnvironment
     from transformers import PretrainedConfig, PreTrainedModel
@@ -221,6 +224,25 @@ def settle_gradient_types(model: FSDPModule) -> None:
     weights, which torch refuses. Test: tests/distributed/test_two_ranks.py. Goes when FSDP2 looks at every backward pass.
     """
     model._get_fsdp_state()._lazy_init()
+
+
+# ---------------------------------------------------------------------- jsonargparse
+
+
+def options_of(parser: ArgumentParser) -> list[Action]:
+    """Options of a parser: argparse keeps them in ``_actions``.
+
+    Test: tests/reliability/test_wrong_inputs.py. Goes when argparse lists them.
+    """
+    return list(parser._actions)
+
+
+def type_of_option(option: Action) -> Any:
+    """What an option takes: jsonargparse keeps the type in ``_typehint``; None for an option without one.
+
+    Test: tests/reliability/test_wrong_inputs.py. Goes when jsonargparse shows it.
+    """
+    return getattr(option, "_typehint", None)
 
 
 # ---------------------------------------------------------------------- Lightning

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "swirl_lightning"
 ROOMS = [
-    *("types", "extras", "files", "internals"),
+    *("types", "hints", "files", "internals"),
     *("codecs", "distributed", "metrics", "scoring", "rollout", "world_model"),
     *("data", "algorithm", "evaluation", "conversion"),
     *("environments", "codec_training", "callbacks"),

@@ -36,7 +36,7 @@ from swirl_lightning.rollout import RolloutEngine, TransformersEngine
 from swirl_lightning.scoring.scorer import CausalScorer
 from swirl_lightning.types import Batch, EpochPlan, Phase, Role, RunData, Splits, seeded_generator
 from swirl_lightning.world_model.inference import Inference
-from swirl_lightning.world_model.loading import check_base
+from swirl_lightning.world_model.loading import check_base, check_hub_name
 from swirl_lightning.world_model.new import NewModel, check_made_from, identity
 from swirl_lightning.world_model.pair import WorldModel, WorldModelConfig, WorldModelLike
 from swirl_lightning.world_model.prompts import PromptBuilder, PromptTemplates
@@ -138,7 +138,11 @@ class SwirlModule(ReportingModule):
     def take_base(self, base: str) -> None:
         """Takes a base and its tokenizer; the weights come in ``configure_model``."""
         check_base(base)
+        if (idm_base := self.world_model_config.idm_base) is not None:
+            check_base(idm_base, "world_model.idm_base")
         tokenizer, templates, max_prompt_tokens = self._wording
+        if tokenizer is not None and not os.path.isdir(tokenizer):
+            check_hub_name(tokenizer, "model.tokenizer")
         self.world_model_config = replace(self.world_model_config, base=base)
         self.codec = self._codec(tokenizer or base, stop_ids=known_stops(base), **templates.codec_options)  # type: ignore[call-arg]
         self.prompts = PromptBuilder(self.codec, templates, max_prompt_tokens or checks.MOST_PROMPT_TOKENS)

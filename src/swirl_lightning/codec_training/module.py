@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from swirl_lightning.codecs.image_models import join_tiles, split_tiles, write_tiles
 from swirl_lightning.codecs.image_pixels import to_png
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 from swirl_lightning.metrics.images import DecodedSuccess
 
 SHOWN = 16  # reconstructions in the picture

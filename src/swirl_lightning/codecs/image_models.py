@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 
 TILES = "tiles.json"  # beside an image model: it sees single tiles of an image
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused: a file of a few kilobytes can unpack to gigabytes (a decompression bomb)."""

@@ -22,6 +22,7 @@ def main(argv: Sequence[str]) -> int:
     from swirl_lightning.codec_training.frames import FrameDataModule
     from swirl_lightning.codec_training.module import CodecModule
     from swirl_lightning.codecs.image_pixels import to_png
+    from swirl_lightning.commands.trainer import RunParser
 
     class CodecCLI(LightningCLI):
         """LightningCLI that writes the trained codec, its measures and a picture into ``out``."""
@@ -57,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
         FrameDataModule,
         auto_configure_optimizers=False,
         save_config_callback=None,
+        parser_class=RunParser,
         parser_kwargs={"fit": {"prog": "swirl codec"}},
         args=["fit", *argv],
     )

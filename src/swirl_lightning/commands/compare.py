@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from jsonargparse import ArgumentParser
 
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.commands.report import Measures, as_markdown, run_rows, summarise
 
 
@@ -47,7 +47,7 @@ def compare(runs: Sequence[Path], split: str = "test", out: Path | None = None) 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="swirl compare",
         description="Put several runs into one table; runs that differ only by seed are averaged, with 95 % intervals.",
     )

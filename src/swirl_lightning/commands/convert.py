@@ -10,6 +10,7 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from swirl_lightning.commands.options import Columns, named_as, refuse_existing
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.commands.rewriting import Form, Rewriting
 from swirl_lightning.conversion.gguf import convert_gguf
 from swirl_lightning.conversion.taming import convert_taming
@@ -48,6 +49,6 @@ def convert_data(
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
     formats: dict[str, Any] = {"vqgan": convert_taming, "gguf": convert_gguf, "data": convert_data}
-    folder = auto_cli(formats, prog="swirl convert", args=list(argv), as_positional=False)
+    folder = auto_cli(formats, prog="swirl convert", args=list(argv), as_positional=False, parser_class=Parser)
     print(f"written to {folder}")
     return 0

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from swirl_lightning.codecs.image_pixels import load_rgb
 from swirl_lightning.commands.loading import inference_from_folders
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.environments.visual.image_records import read_records, text_field
 from swirl_lightning.evaluation.disc_edit import Choice, disc_edit
 from swirl_lightning.types import Role
@@ -92,5 +93,5 @@ def run(
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(run, prog="swirl disc-edit", args=list(argv), as_positional=True)
+    auto_cli(run, prog="swirl disc-edit", args=list(argv), as_positional=True, parser_class=Parser)
     return 0

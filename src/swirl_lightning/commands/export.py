@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from swirl_lightning.commands.loading import inference_from_run
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.conversion.export import export_role
 from swirl_lightning.types import Role
 
@@ -29,5 +30,5 @@ def export(run_dir: Path, out: Path, checkpoint: Path | None = None, adapter_onl
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(export, prog="swirl export", args=list(argv), as_positional=True)
+    auto_cli(export, prog="swirl export", args=list(argv), as_positional=True, parser_class=Parser)
     return 0

@@ -15,6 +15,7 @@ from swirl_lightning.codecs.base import Codec
 from swirl_lightning.codecs.image_pixels import pixels, to_png
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.commands.options import Columns, named_as
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.types import Role
 
@@ -110,5 +111,5 @@ def as_files(codec: Codec, images: Mapping[str, Any], folder: Path, number: int)
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(forecast, prog="swirl forecast", args=list(argv), as_positional=True)
+    auto_cli(forecast, prog="swirl forecast", args=list(argv), as_positional=True, parser_class=Parser)
     return 0

@@ -13,6 +13,7 @@ from swirl_lightning.codecs import Codec, ImageCodec
 from swirl_lightning.codecs.image_pixels import to_png
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.commands.options import Columns, named_as
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.evaluation import show_state
 from swirl_lightning.evaluation.pictures import animation, grid
@@ -116,5 +117,5 @@ def _write_images(codec: Codec, steps: Sequence[tuple[str, State]], truth: Seque
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(imagine, prog="swirl imagine", args=list(argv), as_positional=False)
+    auto_cli(imagine, prog="swirl imagine", args=list(argv), as_positional=False, parser_class=Parser)
     return 0

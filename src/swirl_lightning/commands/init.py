@@ -7,9 +7,10 @@ from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile
 
 from swirl_lightning.commands.options import named_as
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.data.datamodule import TransitionDataModule
 from swirl_lightning.world_model.new import NewModel
 
@@ -21,7 +22,7 @@ _OF_DATA = (  # decide what training text is
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="swirl init",
         description="Write a model folder without weights, which swirl fit initialises at random. Its tokenizer learns from "
         "the training split alone: labelled transitions, and state-only pairs without their actions. swirl fit makes such a "

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.commands.options import Columns, named_as, refuse_existing
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.commands.rewriting import Form, Rewriting
 from swirl_lightning.data.columns import DataError
 from swirl_lightning.types import Role
@@ -79,5 +80,5 @@ def label(
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(label, prog="swirl label", args=list(argv), as_positional=True)
+    auto_cli(label, prog="swirl label", args=list(argv), as_positional=True, parser_class=Parser)
     return 0

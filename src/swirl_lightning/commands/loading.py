@@ -50,14 +50,14 @@ def run_parser(**options: Any) -> Any:
         ``LightningArgumentParser``.
     """
     from jsonargparse import ActionConfigFile
-    from lightning.pytorch.cli import LightningArgumentParser
 
     import swirl_lightning.environments  # short class names in YAML: the classes must be imported
     from swirl_lightning.algorithm.module import SwirlModule
+    from swirl_lightning.commands.trainer import RunParser
     from swirl_lightning.data import TransitionDataModule
 
     assert swirl_lightning.environments
-    parser = LightningArgumentParser(**options)
+    parser = RunParser(**options)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML of `swirl fit`; a later one changes an earlier one")
     parser.add_lightning_class_args(SwirlModule, "model")  # type: ignore[arg-type]
     parser.add_lightning_class_args(TransitionDataModule, "data", subclass_mode=True)
@@ -76,9 +76,8 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     Raises:
         FileNotFoundError: if the configuration or the checkpoint is missing.
     """
-    from lightning.pytorch.cli import LightningArgumentParser
-
     from swirl_lightning.algorithm.module import SwirlModule
+    from swirl_lightning.commands.trainer import RunParser
     from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
 
     config_file = run_dir / "config.yaml"
@@ -88,7 +87,7 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     if not checkpoint.exists():
         raise FileNotFoundError(f"checkpoint {checkpoint} does not exist")
     config: dict[str, Any] = renamed(yaml.safe_load(config_file.read_text(encoding="utf-8")))
-    parser = LightningArgumentParser()
+    parser = RunParser()
     parser.add_lightning_class_args(SwirlModule, "model")  # type: ignore[arg-type]
     module = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
     if isinstance(module.world_model_config.base, NewModel):

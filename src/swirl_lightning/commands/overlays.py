@@ -12,11 +12,13 @@ there, as lists do; a key that ends in ``+`` appends to the list (``callbacks+``
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from swirl_lightning.hints import did_you_mean
 
 DEFAULTS = "defaults"
 
@@ -31,7 +33,7 @@ def with_overlays(arguments: Sequence[str]) -> list[str]:
         The same; a file that builds on others is replaced by what they make together, as text.
 
     Raises:
-        FileNotFoundError: if a file that is named as a default is missing.
+        FileNotFoundError: if a file is missing, or one that it names as a default.
         ValueError: if a file is not YAML, or builds on itself.
     """
     resolved = list(arguments)
@@ -43,9 +45,71 @@ def with_overlays(arguments: Sequence[str]) -> list[str]:
     return resolved
 
 
+def place_of(arguments: Sequence[str], key: str, word: str | None) -> str | None:
+    """Where an option stands in the configurations of a command.
+
+    Args:
+        arguments: of the command, as they were typed.
+        key: dotted name of the option; parts of it that a file leaves out (``init_args``) are passed over.
+        word: a name or a value that must stand at or below the option; None takes the option itself.
+
+    Returns:
+        ``FILE, line N``; None where no file says it, or the command line does.
+    """
+    if any(argument.startswith(f"--{key.partition('.init_args')[0]}") for argument in arguments):
+        return None
+    for value in reversed(_configs(arguments)):
+        if os.path.isfile(value):
+            for file in _with_defaults(Path(value)):
+                tree = yaml.compose(file.read_text(encoding="utf-8"))
+                if tree is not None and (line := _line_of(tree, key.split("."), word)) is not None:
+                    return f"{file}, line {line}"
+    return None
+
+
+def _configs(arguments: Sequence[str]) -> list[str]:
+    return [
+        argument.partition("=")[2] or argument
+        for before, argument in zip(("", *arguments), arguments, strict=False)
+        if argument.startswith("--config=") or before in ("--config", "-c")
+    ]
+
+
+def _with_defaults(file: Path) -> Iterator[Path]:
+    """A configuration, then those that it builds on, the last first."""
+    yield file
+    content = _load(file)
+    names = content.get(DEFAULTS, []) if isinstance(content, Mapping) else []
+    for name in reversed([names] if isinstance(names, str) else names):
+        yield from _with_defaults(file.parent / str(name))
+
+
+def _line_of(node: yaml.Node, path: Sequence[str], word: str | None) -> int | None:
+    """Line of a word at or below a path."""
+    if isinstance(node, yaml.SequenceNode):
+        found = (_line_of(child, path, word) for child in node.value)
+        return next((line for line in found if line is not None), None)
+    if path and isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value.removesuffix("+") == path[0]:
+                if len(path) == 1 and word in (None, path[0]):
+                    return int(key.start_mark.line) + 1
+                return _line_of(value, path[1:], word)
+    if path:
+        return _line_of(node, path[1:], word) if path[0] == "init_args" else None
+    if isinstance(node, yaml.MappingNode):
+        found = (_line_of(value, path, word) for _, value in node.value)
+        return next((line for line in found if line is not None), None)
+    named = word is not None and f".{word}".endswith(f".{node.value}")  # a class, with its module or without
+    return int(node.start_mark.line) + 1 if named else None
+
+
 def _whole(value: str) -> str:
-    if not os.path.isfile(value):  # options as text, or missing, which jsonargparse says
-        return value
+    if not os.path.isfile(value):
+        if value.endswith((".yaml", ".yml")):
+            there = [str(file) for file in Path(value).parent.glob("*.y*ml")]
+            raise FileNotFoundError(f"there is no configuration {value}{did_you_mean(value, there, listed=False)}")
+        return value  # options as text
     content = _load(Path(value))
     builds = isinstance(content, Mapping) and DEFAULTS in content
     return yaml.safe_dump(read_config(value), sort_keys=False) if builds else value

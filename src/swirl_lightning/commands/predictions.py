@@ -9,6 +9,7 @@ from typing import Any
 
 from swirl_lightning.commands.options import Columns
 from swirl_lightning.data.columns import DataError, listed, lookup, paths_of
+from swirl_lightning.hints import did_you_mean
 
 
 def json_lines(path: Path, columns: Columns | None, fields: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -25,7 +26,8 @@ def json_lines(path: Path, columns: Columns | None, fields: Sequence[str]) -> It
         ValueError: if there is nothing in it, or naming file and line of what is no object.
     """
     if unknown := sorted(set(columns or {}) - set(fields)):
-        raise DataError(f"--columns: there is no field {unknown[0]!r}; fields are {', '.join(fields)}")
+        near = did_you_mean(unknown[0], fields, listed=False)
+        raise DataError(f"--columns: there is no field {unknown[0]!r}; fields are {', '.join(fields)}{near}")
     empty = True
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

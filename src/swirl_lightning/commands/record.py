@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile
 
 from swirl_lightning.commands.overlays import read_config
+from swirl_lightning.commands.parsing import Parser, UsageError
 from swirl_lightning.data.datamodule import TransitionDataModule
 from swirl_lightning.environments import WorldDataModule
 from swirl_lightning.environments.recording.record import Splits, record
 from swirl_lightning.environments.registry import ENVIRONMENTS, load_recorder
+from swirl_lightning.hints import did_you_mean
 
 _USAGE = """usage: swirl record WORLD --out DIR [options]
 
@@ -29,12 +31,14 @@ def main(argv: Sequence[str]) -> int:
     arguments = list(argv)
     if arguments and arguments[0].partition("=")[0] == "--config":
         return _record_for_run(arguments)
-    if not arguments or (arguments[0] not in ENVIRONMENTS and ":" not in arguments[0]):
+    if not arguments or arguments[0] in ("-h", "--help"):
         rows = "\n".join(f"  {name:<16} {world.help}" for name, world in ENVIRONMENTS.items())
         print(_USAGE.format(worlds=rows))
-        return 0 if not arguments or arguments[0] in ("-h", "--help") else 2
+        return 0
+    if arguments[0] not in ENVIRONMENTS and ":" not in arguments[0]:
+        raise UsageError(f"record: there is no world {arguments[0]!r}{did_you_mean(arguments[0], ENVIRONMENTS)}")
     kind = load_recorder(arguments[0])
-    parser = ArgumentParser(prog=f"swirl record {arguments[0]}", description=(kind.__doc__ or "").partition("\n")[0])
+    parser = Parser(prog=f"swirl record {arguments[0]}", description=(kind.__doc__ or "").partition("\n")[0])
     parser.add_argument("--config", action=ActionConfigFile, help="YAML with these options")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_class_arguments(Splits, None)
@@ -55,7 +59,7 @@ def _record_for_run(arguments: Sequence[str]) -> int:
     config = read_config(given)
     if "data" not in config:
         raise ValueError("record: the configuration has no data")
-    parser = ArgumentParser(prog="swirl record --config FILE")
+    parser = Parser(prog="swirl record --config FILE")
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_subclass_arguments(TransitionDataModule, "data", required=True)
     chosen = yaml.safe_dump({"data": config["data"]})

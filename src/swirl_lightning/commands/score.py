@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from jsonargparse import ArgumentParser
 from tqdm import tqdm
 
 from swirl_lightning.commands.options import Columns
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.commands.predictions import json_lines, text_field
 from swirl_lightning.evaluation.judge import Judge
 from swirl_lightning.metrics import Benchmark, score_metrics
@@ -138,7 +138,7 @@ def as_markdown(benchmark: Benchmark, results: Sequence[Mapping[str, Any]]) -> s
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="swirl score",
         description="Score predictions without a model. Each line of FILE is a JSON object with prediction, reference and, if "
         "known, state (adds the copy baseline and the changed transitions) and split (adds a row each); for images also action "

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile
 from tqdm import tqdm
 
 from swirl_lightning.commands.loading import run_parser
 from swirl_lightning.commands.options import Columns, named_as
 from swirl_lightning.commands.overlays import with_overlays
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.commands.report import Measures, run_costs, run_rows, summarise, write_page, write_report
 
 
@@ -256,7 +257,7 @@ def study(config: Study) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    parser = ArgumentParser(prog="swirl study", description="Run the paper's comparison: methods x seeds, one report.")
+    parser = Parser(prog="swirl study", description="Run the paper's comparison: methods x seeds, one report.")
     parser.add_argument("--config", action=ActionConfigFile, help="YAML of the study")
     parser.add_class_arguments(Study, None)
     values = parser.parse_args(list(argv)).as_dict()  # not instantiated: overrides that name classes stay options of fit

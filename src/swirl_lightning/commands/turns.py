@@ -10,6 +10,7 @@ from jsonargparse import auto_cli
 
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.commands.options import Columns, named_as
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.conversion.export import read_recipe
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.evaluation.turns import consecutive, run_turns
@@ -76,5 +77,5 @@ def turns(
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(turns, prog="swirl turns", args=list(argv), as_positional=False)
+    auto_cli(turns, prog="swirl turns", args=list(argv), as_positional=False, parser_class=Parser)
     return 0

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from swirl_lightning.commands.forecast import as_files
 from swirl_lightning.commands.loading import inference_from_folders
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.environments.visual.world_prediction import frame_at, read_plans
 from swirl_lightning.types import Role, State, UnlabelledPair
 
@@ -73,5 +74,5 @@ def run(
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(run, prog="swirl world-prediction", args=list(argv), as_positional=True)
+    auto_cli(run, prog="swirl world-prediction", args=list(argv), as_positional=True, parser_class=Parser)
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 
 
 def convert_gguf(file: Path, out: Path) -> Path:

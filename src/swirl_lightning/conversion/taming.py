@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 
 _BLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "conv_shortcut"}
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}

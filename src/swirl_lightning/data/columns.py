@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from swirl_lightning.data.schema import FIELDS
+from swirl_lightning.hints import did_you_mean
 
 Columns = Mapping[str, str | Sequence[str] | None]
 """Field to column; several columns of an episode are joined with ``/``, null leaves a field unread."""
@@ -31,7 +32,8 @@ def resolve_columns(columns: Columns) -> dict[str, tuple[str, ...]]:
         DataError: for a field that does not exist, several columns where one is needed, or one column for both states.
     """
     if unknown := sorted(set(columns) - set(MAPPED)):
-        raise DataError(f"data.columns: there is no field {unknown[0]!r}; fields are {', '.join(MAPPED)}")
+        near = did_you_mean(unknown[0], MAPPED, listed=False)
+        raise DataError(f"data.columns: there is no field {unknown[0]!r}; fields are {', '.join(MAPPED)}{near}")
     resolved: dict[str, tuple[str, ...]] = {}
     for name in MAPPED:
         value = columns.get(name, name)

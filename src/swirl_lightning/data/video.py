@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from swirl_lightning.codecs.image_pixels import square
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 from swirl_lightning.types import UnlabelledPair
 
 _DARK = 30  # a pixel below this grey level (of 255) is dark

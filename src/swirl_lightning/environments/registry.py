@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 from swirl_lightning.types import Transition, UnlabelledPair
 
 __all__ = ["ENVIRONMENTS", "Environment", "Presplit", "Recorder", "recorder_options", "require"]

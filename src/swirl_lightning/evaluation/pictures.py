@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swirl_lightning.codecs.image_pixels import load_rgb
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 
 Cell = tuple[bytes, str]
 """An encoded image and what stands under it."""

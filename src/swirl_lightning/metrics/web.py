@@ -15,7 +15,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 from swirl_lightning.metrics.text import MeanOf, check_pairs
 from swirl_lightning.metrics.tools import multiset_f1
 

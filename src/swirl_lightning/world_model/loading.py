@@ -9,8 +9,13 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import CONFIG_NAME
+
+from swirl_lightning.hints import did_you_mean
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -42,7 +47,7 @@ def load_causal_lm(
         The model, in eval mode.
 
     Raises:
-        FileNotFoundError: if ``base`` looks like a path that does not exist.
+        FileNotFoundError: if there is no such folder, and on the hub no such model.
         ValueError: if the folder holds pickled weights only, or no causal LM.
     """
     torch_dtype = resolve_dtype(dtype)
@@ -92,27 +97,56 @@ def compile_between_attention(model: PreTrainedModel) -> None:
         part.compile(dynamic=True)
 
 
-def check_base(base: str) -> None:
-    """Looks at a local folder without loading anything from it; hub names pass.
+def check_base(base: str, option: str = "world_model.base") -> None:
+    """Looks at a local folder, or at the configuration of a hub name, without loading a model.
+
+    Args:
+        base: hub name or local folder.
+        option: that it was given as.
 
     Raises:
-        FileNotFoundError: if ``base`` looks like a path that does not exist.
+        FileNotFoundError: if there is no such folder, and on the hub no such model.
         ValueError: if the folder holds pickled weights only, or no causal LM.
     """
     folder = Path(base)
-    if _looks_like_path(base) and not folder.is_dir():
-        raise FileNotFoundError(f"world_model.base: there is no folder {base!r} (make one with `swirl init`)")
     if not folder.is_dir():
+        check_hub_name(base, option)
+        try:
+            hf_hub_download(base, CONFIG_NAME)
+        except (OSError, HfHubHTTPError, HFValidationError) as error:
+            why = str(error).strip().partition("\n")[0]
+            raise FileNotFoundError(f"{option}: {base!r} is no folder here, and the hub does not give it: {why}") from error
         return
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG_NAME).is_file():
         adapter = " It holds a LoRA adapter: give its base model." if (folder / "adapter_config.json").is_file() else ""
-        raise ValueError(f"world_model.base: {base!r} has no config.json, so it is not a model folder.{adapter}")
+        raise ValueError(f"{option}: {base!r} has no config.json, so it is not a model folder.{adapter}")
     safe = any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
     if not safe and (next(folder.glob("*.bin"), None) or next(folder.glob("*.pt"), None)):
         raise ValueError(
-            f"world_model.base: {base!r} holds pickled weights only, which can run code when loaded; "
-            "convert them to safetensors first"
+            f"{option}: {base!r} holds pickled weights only, which can run code when loaded; convert them to safetensors first"
         )
+
+
+def check_hub_name(name: str, option: str) -> None:
+    """What was meant as a local folder never goes to the hub: a hub name is ``owner/name``, or in the hub's cache already.
+
+    Args:
+        name: of a model or tokenizer that is no folder.
+        option: that it was given as.
+
+    Raises:
+        FileNotFoundError: naming the nearest model folder.
+    """
+    path = Path(name)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.is_dir():
+        return
+    if "/" not in name and isinstance(try_to_load_from_cache(name, CONFIG_NAME), str):
+        return
+    there = [str(file.parent) for file in path.parent.glob(f"*/{CONFIG_NAME}")]
+    raise FileNotFoundError(
+        f"{option}: there is no folder {name!r}{did_you_mean(name, there, listed=False) or ';'} "
+        "a model of the hub is named owner/name, and swirl init makes a new one"
+    )
 
 
 def _pretrained(base: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
@@ -120,8 +154,3 @@ def _pretrained(base: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTr
     assert isinstance(model, PreTrainedModel)
     model.eval()
     return model
-
-
-def _looks_like_path(base: str) -> bool:
-    """Whether a name can only be a path: absolute, dotted, or deeper than ``owner/name``."""
-    return base.startswith(("/", "./", "../", "~")) or base.count("/") > 1

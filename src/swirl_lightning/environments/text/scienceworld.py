@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.recording.simulators import JavaSimulator
 from swirl_lightning.environments.text.text_games import Game, TextGameRecorder, spread
+from swirl_lightning.hints import did_you_mean
 
 ENTRY = "scienceworld.runtime.pythonapi.PythonInterface"
 SPLITS = {"train": "getVariationsTrain", "val": "getVariationsDev", "test": "getVariationsTest"}
@@ -57,7 +58,7 @@ class ScienceWorldRecorder(TextGameRecorder):
         known = simulator.ask("getTaskNames")
         for task in self.tasks or known:
             if task not in known:
-                raise ValueError(f"{self.package}: tasks: there is no {task!r}; there are {', '.join(known)}")
+                raise ValueError(f"{self.package}: tasks: there is no {task!r}{did_you_mean(task, known)}")
             simulator.ask("load", task, 0, self.simplifications, False)  # some bring verbs of their own
             self._check_verbs({template.split()[0] for template in _templates(simulator)})
             for split, method in SPLITS.items():
@@ -74,7 +75,7 @@ class ScienceWorldRecorder(TextGameRecorder):
             raise ValueError(f"{self.package}: verbs: name one at least, or null for all")
         for verb, weight in (self.verbs or {}).items():
             if verb not in known:
-                raise ValueError(f"{self.package}: verbs: there is no {verb!r}; there are {', '.join(sorted(known))}")
+                raise ValueError(f"{self.package}: verbs: there is no {verb!r}{did_you_mean(verb, sorted(known))}")
             if not 0 < weight < math.inf:
                 raise ValueError(f"{self.package}: verbs: the weight of {verb!r} must be positive and finite, got {weight}")
 

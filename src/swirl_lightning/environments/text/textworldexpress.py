@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.recording.simulators import JavaSimulator
 from swirl_lightning.environments.text.text_games import Game, TextGameRecorder, spread
+from swirl_lightning.hints import did_you_mean
 
 FILES = ("twc_objects.folds.json", "cooking_world.json")
 ENTRY = "textworldexpress.runtime.PythonInterface"
@@ -50,7 +51,7 @@ class TextWorldExpressRecorder(TextGameRecorder):
         games = list(self.games or known)
         for option, names in (("games", games), ("params", self.params)):
             if strange := [name for name in names if name not in known]:
-                raise ValueError(f"{self.package}: {option}: there is no {strange[0]!r}; there are {', '.join(known)}")
+                raise ValueError(f"{self.package}: {option}: there is no {strange[0]!r}{did_you_mean(strange[0], known)}")
         for game in games:
             self._load(simulator, game)
         for game in games:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from swirl_lightning.codecs.image_pixels import to_png
 from swirl_lightning.environments.datamodule import WorldDataModule
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 from swirl_lightning.types import Transition
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from swirl_lightning.codecs.image_pixels import pixels, to_png
 from swirl_lightning.environments.datamodule import WorldDataModule
 from swirl_lightning.environments.text.doorkey import DoorKeyRecorder
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 
 TILE = 8  # pixels of a cell's side
 

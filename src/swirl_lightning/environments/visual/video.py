@@ -26,7 +26,7 @@ import torch
 from swirl_lightning.data.sources import VIDEOS
 from swirl_lightning.data.video import VideoOptions, read_video
 from swirl_lightning.environments.datamodule import WorldDataModule
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 from swirl_lightning.types import UnlabelledPair
 
 

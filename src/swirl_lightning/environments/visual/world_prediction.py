@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swirl_lightning.data.columns import DataError
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 
 
 @dataclass(frozen=True, slots=True)

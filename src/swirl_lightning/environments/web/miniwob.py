@@ -37,6 +37,7 @@ from swirl_lightning.environments.recording.browser import Browser
 from swirl_lightning.environments.recording.jobs import JobRecorder, JobResult
 from swirl_lightning.environments.recording.simulators import SimulatorError, run_side_by_side
 from swirl_lightning.environments.web.mind2web import NODE_ID, clean, cut_page
+from swirl_lightning.hints import did_you_mean
 from swirl_lightning.types import Transition
 
 SCRIPT = Path(__file__).with_suffix(".js")
@@ -108,7 +109,7 @@ class MiniWobRecorder(JobRecorder):
         if not self._jobs:
             pages = sorted(path.stem for path in pages_folder().glob("*.html"))
             if strange := [task for task in self.tasks if task not in pages]:
-                raise ValueError(f"miniwob: tasks: there is no {strange[0]!r}; there are {', '.join(pages)}")
+                raise ValueError(f"miniwob: tasks: there is no {strange[0]!r}{did_you_mean(strange[0], pages)}")
             for task in self.tasks or [page for page in pages if not NOT_PLAYED.fullmatch(page)]:
                 for split in SPLITS:
                     seeds = range(FIRST_SEED[split], FIRST_SEED[split] + getattr(self, split))
