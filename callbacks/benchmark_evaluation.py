@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
+from swirl_lightning.callbacks.run_progress import RunProgress
 from torchmetrics import Metric
 from typing_extensions import override
 
@@ -29,7 +30,8 @@ class BenchmarkEvaluation(PhaseEnd):
     that resumes drops the lines that were written after its checkpoint.
 
     Args:
-        splits: which splits, of ``val`` and ``test``. Choose settings on ``val``; ``test`` is for tables.
+        splits: which splits, of ``val`` and ``test``. Choose settings on ``val``; ``test`` is for tables. None takes those that
+            have transitions.
         best_of: N of best-of-N verification by IDM score, for the models that the phases start from.
         limit: evaluate at most so many transitions of a split.
         batch_size: transitions a batch.
@@ -41,16 +43,16 @@ class BenchmarkEvaluation(PhaseEnd):
 
     def __init__(
         self,
-        splits: Sequence[str] = ("val",),
+        splits: Sequence[str] | None = ("val",),
         best_of: Sequence[int] = (),
         limit: int | None = None,
         batch_size: int = 64,
         benchmark: Benchmark = "text",
         extra: dict[str, Metric] | None = None,
     ) -> None:
-        if unknown := set(splits) - {"val", "test"}:
+        if unknown := set(splits or ()) - {"val", "test"}:
             raise ValueError(f"BenchmarkEvaluation.splits: {unknown.pop()!r} is not val or test")
-        self.splits, self.best_of, self.limit = tuple(splits), tuple(best_of), limit
+        self.splits, self.best_of, self.limit = None if splits is None else tuple(splits), tuple(best_of), limit
         self.batch_size, self.benchmark, self.extra = batch_size, benchmark, extra
         self._started = time.time()
 
@@ -60,7 +62,9 @@ class BenchmarkEvaluation(PhaseEnd):
         self._started = time.time()
         if trainer.is_global_zero:
             drop_later(Path(trainer.default_root_dir) / METRICS, trainer.global_step)
-        for split in self.splits:
+        if not self._splits(pl_module):
+            rank_zero_info("the run is not evaluated: its data have no labelled transitions that are held out")
+        for split in self._splits(pl_module):
             if not getattr(pl_module.splits, split):
                 raise ValueError(
                     f"BenchmarkEvaluation.splits has {split!r}, but the data have no transitions in it: set "
@@ -70,7 +74,7 @@ class BenchmarkEvaluation(PhaseEnd):
 
     @override
     def on_phase_end(self, trainer: L.Trainer, module: SwirlModule, label: str) -> None:
-        for split in self.splits:
+        for split in self._splits(module):
             self._evaluate(trainer, module, split, label, self.best_of if label in (START, WARMUP) else ())
 
     @override
@@ -80,7 +84,7 @@ class BenchmarkEvaluation(PhaseEnd):
 
     def _evaluate(self, trainer: L.Trainer, module: SwirlModule, split: str, label: str, best_of: Sequence[int]) -> None:
         transitions: Sequence[Transition] = getattr(module.splits, split)[: self.limit]
-        began, rows = time.time(), []
+        began, rows, display = time.time(), [], trainer.progress_bar_callback
         for name, decoding in standard_decodings(module.inference).items():
             measures = run_benchmark(
                 module.inference,
@@ -93,7 +97,7 @@ class BenchmarkEvaluation(PhaseEnd):
                 extra=self.extra,
                 rank=trainer.global_rank,
                 world_size=trainer.world_size,
-                progress=trainer.is_global_zero and trainer.progress_bar_callback is not None,
+                progress=display.counting(f"{label}, {split}, {name}") if isinstance(display, RunProgress) else None,
             ).measures
             rows.append({"decoding": name, **measures})
         if not trainer.is_global_zero:
@@ -109,7 +113,13 @@ class BenchmarkEvaluation(PhaseEnd):
             for logger in trainer.loggers:
                 logger.log_metrics(_scalars(split, row), step=module.place["global_step"])
         shown = {role: rows[0][role]["exact_match"] for role in ("fwm", "idm")}  # type: ignore[index]
-        rank_zero_info(f"{label} ({split}, greedy): exact match FWM {shown['fwm']:.3f}, IDM {shown['idm']:.3f}")
+        said = f"exact match FWM {shown['fwm']:.3f}, IDM {shown['idm']:.3f}"
+        rank_zero_info(f"{label} ({split}, greedy): {said}")
+        if isinstance(display, RunProgress):
+            display.held_out[split] = f"{split} {said}"
+
+    def _splits(self, module: SwirlModule) -> Sequence[str]:
+        return tuple(name for name in ("val", "test") if getattr(module.splits, name)) if self.splits is None else self.splits
 
 
 def _scalars(split: str, row: Mapping[str, Any]) -> dict[str, float]:

@@ -24,6 +24,7 @@ COMMANDS = {  # command: (module with main(argv), one-line help)
     "world-prediction": ("swirl_lightning.commands.world_prediction", "roll WorldPrediction-Bench's plans out, for score"),
     "convert": ("swirl_lightning.commands.convert", "convert a VQGAN checkpoint (taming layout) into an image codec"),
     "export": ("swirl_lightning.commands.export", "write FWM and IDM of a run as Hugging Face folders"),
+    "report": ("swirl_lightning.commands.page", "write one HTML page about a run: tables, curves, samples, pictures"),
     "compare": ("swirl_lightning.commands.compare", "put several runs into one table with intervals"),
     "score": ("swirl_lightning.commands.score", "score predictions of any model from a file"),
     "study": ("swirl_lightning.commands.study", "run the paper's comparison: methods x seeds, one report"),

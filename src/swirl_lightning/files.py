@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-METRICS, HEALTH, SAMPLES = "metrics.jsonl", "health.jsonl", "samples.jsonl"
-_REPORTS = (METRICS, HEALTH, SAMPLES)
-_OUTPUTS = (*_REPORTS, "checkpoints", "pictures", "export", "model", "config.yaml", "hparams.yaml")
+METRICS, HEALTH, SAMPLES, STEPS = "metrics.jsonl", "health.jsonl", "samples.jsonl", "steps.jsonl"
+_REPORTS = (METRICS, HEALTH, SAMPLES, STEPS)
+_OUTPUTS = (*_REPORTS, "checkpoints", "pictures", "report.html", "export", "model", "config.yaml", "hparams.yaml")
 _OUTPUT_PATTERNS = ("events.out.tfevents.*", "nonfinite-*.json", "hpc_ckpt_*.ckpt")
 
 

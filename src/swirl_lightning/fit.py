@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import transformers
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,7 +18,8 @@ from typing_extensions import override
 
 import swirl_lightning.environments  # short class names in YAML: the classes must be imported
 from swirl_lightning.algorithm.module import SwirlModule
-from swirl_lightning.callbacks import PhaseFreezing, Preemption, RunCheckpoint
+from swirl_lightning.callbacks import LearningWatch, PhaseFreezing, Preemption, RunCheckpoint, RunProgress, StepLog
+from swirl_lightning.commands.ending import ending
 from swirl_lightning.commands.moved import with_names_of_today
 from swirl_lightning.commands.trainer import RunParser, check_trainer, one_message
 from swirl_lightning.data import TransitionDataModule
@@ -38,6 +41,25 @@ _EXPECTED_WARNINGS = (
 )
 
 
+DEFAULT_CALLBACKS = [
+    {"class_path": "swirl_lightning.callbacks.RolloutSampler"},
+    {"class_path": "swirl_lightning.callbacks.LatentActionHealth"},
+    {"class_path": "swirl_lightning.callbacks.BenchmarkEvaluation", "init_args": {"splits": None, "limit": 256}},
+    {"class_path": "swirl_lightning.callbacks.ExportModels"},
+]
+"""What a run does where ``trainer.callbacks`` says nothing. ``callbacks: []`` turns it off, ``callbacks+`` adds to it."""
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` into the run folder, wherever a logger has its own files."""
+
+    @override
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=self.overwrite)
+
+
 class SwirlCLI(LightningCLI):
     """LightningCLI with a run folder and safe checkpoints."""
 
@@ -49,6 +71,7 @@ class SwirlCLI(LightningCLI):
             default="runs/default",
             help="folder of checkpoints, metrics, samples, TensorBoard",
         )
+        parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS})
         parser.add_lightning_class_args(PhaseFreezing, "freezing")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
@@ -76,6 +99,11 @@ class SwirlCLI(LightningCLI):
             kwargs.setdefault("logger", TensorBoardLogger(self.settings.run_dir, name="", version=""))
         if not settings.plugins:
             kwargs.setdefault("plugins", [AtomicCheckpointIO()])
+        callbacks = (self.config_init[self.subcommand] if self.subcommand else self.config_init).trainer.callbacks or []
+        callbacks = [StepLog(), LearningWatch(), *(callbacks if isinstance(callbacks, list) else [callbacks])]
+        if settings.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks.append(RunProgress())
+        kwargs.setdefault("callbacks", callbacks)
         if settings.strategy == "fsdp":  # Lightning refuses the name off CUDA, and means FSDP1
             kwargs["strategy"] = ShardedStrategy()
         with one_message():
@@ -93,12 +121,18 @@ class SwirlCLI(LightningCLI):
             last = apart / "checkpoints" / "last.ckpt"
             rank_zero_info(f"{run_dir} held an earlier run, which is in {apart} now; --ckpt_path {last} goes on with it")
 
+    def after_fit(self) -> None:
+        """Says what the run came to, where it is, and what to do next."""
+        if self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run:
+            print(ending(Path(self.trainer.default_root_dir), self.settings.data.as_dict().get("init_args", {})))
+
 
 def run_trainer(arguments: Sequence[str]) -> SwirlCLI:
     """Runs one of LightningCLI's commands: its name and options."""
     for known in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
     register()
+    transformers.utils.logging.disable_progress_bar()  # the run has a line of its own
     return SwirlCLI(
         SwirlModule,
         TransitionDataModule,
@@ -106,8 +140,8 @@ def run_trainer(arguments: Sequence[str]) -> SwirlCLI:
         parser_kwargs={"prog": "swirl"},
         subclass_mode_data=True,
         auto_configure_optimizers=False,
-        save_config_callback=SaveConfigCallback if arguments[0] == "fit" else None,  # a run's is not that of its evaluation
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=SaveRunConfig if arguments[0] == "fit" else None,  # a run's is not that of its evaluation
+        save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
         args=with_names_of_today(arguments),
     )
 

@@ -26,7 +26,13 @@ def run(tmp_path_factory):
     roles = {"group_size": 2, "sampling": {"max_new_tokens": 40}}
     config = {
         "run_dir": str(folder / "run"),
-        "trainer": {"accelerator": "cpu", "limit_val_batches": 0, "limit_train_batches": 1, "enable_progress_bar": False},
+        "trainer": {
+            "accelerator": "cpu",
+            "limit_val_batches": 0,
+            "limit_train_batches": 1,
+            "enable_progress_bar": False,
+            "callbacks": [],
+        },
         "model": {
             "world_model": {"base": NEW},
             "max_prompt_tokens": 120,

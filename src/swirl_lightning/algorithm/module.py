@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -131,6 +132,7 @@ class SwirlModule(ReportingModule):
         self.generated_tokens = 0  # by training so far, of all ranks
         self.place: dict[str, Any] = {"phase": schedule.phase(0).value, "iteration": 0, "epoch": 0, "global_step": 0}
         self.skipped_parts = 0  # losses and gradients of this step that were not finite
+        self.last_values: Mapping[str, float] = {}  # what the last step logged, for callbacks
         self._step_values: dict[str, float] = {}  # gradient norm and learning rate of the last step, equal on every rank
 
     # ------------------------------------------------------------------ set-up

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ class ReportingModule(L.LightningModule):
     steps: PhaseSteps
     nonfinite: Literal["raise", "skip"]
     skipped_parts: int  # losses and gradients of this step that were not finite
+    last_values: Mapping[str, float]  # what the last step logged, for callbacks
     _batch: Batch  # this step's
 
     @property
@@ -37,6 +38,7 @@ class ReportingModule(L.LightningModule):
 
     def log_values(self, phase: Phase, values: dict[str, float], size: int) -> None:
         """Logs the values of a step, and a few of them in the progress bar."""
+        self.last_values = values
         size = max(1, size)  # a rank's share may be empty; the values are of all ranks
         self.log_dict({f"{phase.value}/{name}": value for name, value in values.items()}, batch_size=size)
         bar = {name: values[name] for name in ("reward", "kl", "nll") if name in values}

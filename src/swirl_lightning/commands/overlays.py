@@ -6,7 +6,7 @@
         init_args: { lr: 2.0e-3 }   # the rest as in small.yaml
 
 What the file says comes on top of its defaults, mapping by mapping. A mapping with another ``class_path`` replaces what was
-there, as lists do; a key that ends in ``+`` appends to the list (``callbacks+``).
+there, as lists do; a key that ends in ``+`` appends to the list (``callbacks+``), to the option's own where no file has one.
 """
 
 from __future__ import annotations
@@ -149,10 +149,12 @@ def _on_top(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     for key, value in above.items():
         name, known = key.removesuffix("+"), made.get(key.removesuffix("+"))
         if name != key:
-            made[name] = [*(known or []), *value]
+            place = name if name in made else key
+            made[place] = [*(made.get(place) or []), *value]
         elif isinstance(value, Mapping) and isinstance(known, Mapping) and not _another_class(known, value):
             made[key] = _on_top(known, value)
         else:
+            made.pop(f"{key}+", None)
             made[key] = _on_top({}, value) if isinstance(value, Mapping) else value
     return made
 

@@ -60,17 +60,18 @@ def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) ->
     for record in records:
         prefix = "" if record["decoding"] == "greedy" else f"{record['decoding']}/"
         if record["label"] in ("warmup", "start"):
-            _merge(rows, "sft", record, prefix)
+            merge(rows, "sft", record, prefix)
             if not prefix:
                 rows["copy"] = {"fwm": record["copy"], "idm": {}}
             for key in (key for key in record if key.startswith("best_of_")):
-                _merge(rows, key.replace("_", "-"), {"fwm": record[key]}, prefix)
+                merge(rows, key.replace("_", "-"), {"fwm": record[key]}, prefix)
         elif match := _PHASE_LABEL.match(record["label"]):
-            _merge(rows, f"{name}-{match[1]}" if per_iteration else name, record, prefix)  # later phases replace earlier
+            merge(rows, f"{name}-{match[1]}" if per_iteration else name, record, prefix)  # later phases replace earlier
     return rows
 
 
-def _merge(rows: dict[str, Measures], name: str, record: Mapping[str, Any], prefix: str) -> None:
+def merge(rows: dict[str, Measures], name: str, record: Mapping[str, Any], prefix: str) -> None:
+    """Adds the measures of a line of ``metrics.jsonl`` to the row of that name, those of a decoding under its prefix."""
     row = rows.setdefault(name, {"fwm": {}, "idm": {}})
     for role, values in row.items():
         values.update({prefix + measure: value for measure, value in record.get(role, {}).items()})

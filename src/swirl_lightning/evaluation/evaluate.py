@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import torch
 from torchmetrics import Metric, MetricCollection
-from tqdm import tqdm
 
 from swirl_lightning.codecs import Codec
 from swirl_lightning.metrics import Benchmark, fwm_metrics, idm_metrics
@@ -97,7 +96,7 @@ def run_benchmark(
     extra: Mapping[str, Metric] | None = None,
     rank: int = 0,
     world_size: int = 1,
-    progress: bool = True,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Predicts next states from true actions and actions from true pairs, and compares.
 
@@ -118,7 +117,7 @@ def run_benchmark(
         rank: this process; it takes every ``world_size``-th transition.
         world_size: processes that call together. All do the same number of batches of the same size (sharded models need
             that): what is repeated to fill the last one does not count. Measures are reduced over ranks.
-        progress: show a bar.
+        progress: called with the numbers of finished rollouts and of all.
 
     Returns:
         Measures of ``fwm``, ``idm``, ``copy`` (next state = state) and every ``best_of_N``. Those of ``fwm`` and ``copy`` come
@@ -138,19 +137,22 @@ def run_benchmark(
     ]
     predictions: list[Prediction] = []
     total = len(share) * (2 * samples + max(widths, default=0))
-    with tqdm(total=total, desc="evaluate", unit="rollout", leave=False, disable=not progress) as bar:
+    finished = 0
 
-        def advance(finished: int) -> None:
-            bar.update(finished)
+    def advance(more: int) -> None:
+        nonlocal finished
+        finished += more
+        if progress:
+            progress(finished, total)
 
-        for batch in _batches(share, batch_size):
-            pairs = [transition for transition, _ in batch]
-            drawn = _predict(inference, pairs, params, samples, widths, seed, advance)
-            scores = (_score_states(inference, pairs), _score_actions(inference, pairs))
-            kept = [i for i, (_, counts) in enumerate(batch) if counts]
-            _update(metrics, [drawn[i] for i in kept], [_rows(s, kept) for s in scores], inference.codec, render=bool(extra))
-            sums = [s.logprobs.sum(-1).tolist() for s in scores]
-            predictions += [replace(drawn[i], state_logprob=sums[0][i], action_logprob=sums[1][i]) for i in kept]
+    for batch in _batches(share, batch_size):
+        pairs = [transition for transition, _ in batch]
+        drawn = _predict(inference, pairs, params, samples, widths, seed, advance)
+        scores = (_score_states(inference, pairs), _score_actions(inference, pairs))
+        kept = [i for i, (_, counts) in enumerate(batch) if counts]
+        _update(metrics, [drawn[i] for i in kept], [_rows(s, kept) for s in scores], inference.codec, render=bool(extra))
+        sums = [s.logprobs.sum(-1).tolist() for s in scores]
+        predictions += [replace(drawn[i], state_logprob=sums[0][i], action_logprob=sums[1][i]) for i in kept]
     some_change = any(t.state != t.next_state for t in transitions)
     return Evaluation(_measures(metrics, some_change), tuple(predictions))
 
