@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from swirl_lightning.extras import require
+from swirl_lightning.hints import require
 
 _PANELS = {  # title: values of a step that belong into one panel
     "NLL, nats a token": ("nll", "fwm_nll", "idm_nll", "weighted_nll", "dream_nll", "state_only_nll", "replay_nll"),
@@ -17,7 +17,15 @@ _PANELS = {  # title: values of a step that belong into one panel
 }
 _HELD_OUT = {"FWM": "fwm", "IDM": "idm"}
 _MOST = 300  # points of a line; more are averaged
-_INCHES = (9.0, 2.0)  # a panel
+_INCHES = (10.0, 1.8)  # a panel
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "swirl",  # equal curves, equal page
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+_BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
 
 
 def draw(steps: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]]) -> str:
@@ -42,7 +50,9 @@ def draw(steps: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any
     from matplotlib.figure import Figure
 
     count = len(panels) + bool(measured)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "swirl", "font.size": 9, "axes.spines.top": False}):
+    with rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "swirl", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    ):
         figure = Figure(figsize=(_INCHES[0], _INCHES[1] * count), layout="constrained")
         axes = figure.subplots(count, sharex=True, squeeze=False)[:, 0].tolist()
         for axis, (title, names) in zip(axes, panels.items(), strict=False):
@@ -64,7 +74,7 @@ def _panel(axis: Any, title: str, names: Sequence[str], steps: Sequence[Mapping[
             axis.plot(xs, ys, color=f"C{color}", marker="." if len(xs) == 1 else "", linewidth=1.2, label=label)
             label = None
     axis.set_title(title, loc="left")
-    axis.legend(loc="upper right", frameon=False)
+    axis.legend(**_BESIDE)
 
 
 def _held_out(axis: Any, measured: Sequence[Mapping[str, Any]]) -> None:
@@ -72,7 +82,7 @@ def _held_out(axis: Any, measured: Sequence[Mapping[str, Any]]) -> None:
         points = [(row["global_step"], row[role]["exact_match"]) for row in measured]
         axis.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
     axis.set_title(f"exact matches, {measured[0]['split']}, greedy", loc="left")
-    axis.legend(loc="lower right", frameon=False)
+    axis.legend(**_BESIDE)
 
 
 def _phases(axes: Sequence[Any], steps: Sequence[Mapping[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from jsonargparse import auto_cli
 
 from swirl_lightning.commands.curves import draw
 from swirl_lightning.commands.ending import cells, phase_rows, records
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.commands.report import run_costs
 from swirl_lightning.files import HEALTH, METRICS, SAMPLES, STEPS, put_text
 
@@ -111,5 +112,5 @@ def _pictures(run: Path) -> tuple[dict[str, str], int]:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
-    auto_cli(report, prog="swirl report", args=list(argv), as_positional=True)
+    auto_cli(report, prog="swirl report", args=list(argv), as_positional=True, parser_class=Parser)
     return 0
