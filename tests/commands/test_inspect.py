@@ -128,6 +128,15 @@ def test_the_yaml_of_fit(config, model, capsys):
     assert "now 24: longer ones are cut" in capsys.readouterr().out
 
 
+def test_of_a_stream_the_first_pairs_are_shown(config, house, tmp_path, capsys):
+    rows = [{"film": n, "states": [f"Frame {i} of {n}." for i in range(4)]} for n in range(5)]
+    films = write(tmp_path / "films.jsonl", rows)
+    options = {"state_only": films, "state_only_columns": "{state: states, episode: film}", "stream_batches": 2}
+    made = findings(["--config", config, *(f"--data.init_args.{name}={value}" for name, value in options.items())], capsys)
+    assert "state_only are the first 15 pairs of the stream" in " ".join(made["notes"])
+    assert made["splits"]["state_only"]["transitions"] == 15
+
+
 def data_path(config):
     return yaml.safe_load(config.read_text())["data"]["init_args"]["path"]
 

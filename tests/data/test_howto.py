@@ -1,4 +1,4 @@
-"""Every YAML of howto/own-data.md reads a file of its shape, with the counts that the file implies, and two of them train."""
+"""Every YAML of howto/own-data.md reads a file of its shape, with the counts that the file implies, and trains."""
 
 import io
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jsonargparse
 import pytest
+import torch
 import yaml
 
 from swirl_lightning.cli import main
@@ -86,14 +87,21 @@ def test_init_takes_the_same_mapping(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["b_messages_tools.jsonl", "f_state_rows.jsonl"])
+@pytest.mark.parametrize("name", [*LABELLED_ALONE, *(other for names in OTHERS.values() for other in names), *STATE_ONLY])
 def test_a_first_try_trains(folder, name):
+    """Three steps of each phase, with a smaller model than the page's."""
     (folder / "own.yaml").write_text(BLOCKS["own.yaml"])
-    (folder / "data.yaml").write_text(BLOCKS[name])
-    options = ["--data.init_args.warmup_batch_size=4", "--data.init_args.batch_size=2", "--trainer.accelerator=cpu"]
-    options += ["--trainer.logger=false", "--trainer.enable_progress_bar=false", "--data.init_args.test_fraction=0"]
-    assert main(["fit", "--config", "own.yaml", "--config", "data.yaml", *options, "--data.init_args.val_fraction=0"]) == 0
-    assert (folder / "runs" / "own" / "checkpoints" / "last.ckpt").exists()
+    block = next((block for block, others in OTHERS.items() if name in others), name)
+    (folder / "data.yaml").write_text(BLOCKS[block])
+    small = {"base.hidden_size": 16, "base.layers": 1}
+    options = [f"--model.world_model.{name}={value}" for name, value in small.items()]
+    options += [f"--data.init_args.{name}={size}" for name, size in {"warmup_batch_size": 4, "batch_size": 2}.items()]
+    options += [f"--data.init_args.{split}_fraction=0" for split in ("val", "test")]
+    options += ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+    options += [f"--data.init_args.path={name}"] * (name != block)
+    assert main(["fit", "--config", "own.yaml", "--config", "data.yaml", *options]) == 0
+    states = torch.load(folder / "runs" / "own" / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
+    assert states["global_step"] == 9
 
 
 def test_videos_and_labelled_pictures(tmp_path, monkeypatch):

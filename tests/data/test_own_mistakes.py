@@ -29,6 +29,11 @@ def parquet(**columns):
     return sink.getvalue().to_pybytes()
 
 
+def not_utf8(*texts):
+    """An Arrow array that calls itself text, whatever the bytes are."""
+    return pa.Array.from_buffers(pa.string(), len(texts), pa.array(texts, pa.binary()).buffers())
+
+
 MISTAKES = {
     "an empty file": ({"log.jsonl": b""}, {}, r"log\.jsonl is empty: no transition in it"),
     "an empty table": ({"log.csv": b"state,next_state\n"}, {}, r"log\.csv is empty: no transition in it"),
@@ -51,6 +56,26 @@ MISTAKES = {
         {"log.jsonl": lines({"id": 1, "steps": [{"o": {"x": 1}, "a": "go"}, {"o": "x", "a": None}]})},
         STEPS,
         r"line 1, step 2: field 'state' \(column 'steps\.o'\) must be of one kind \(object\), got str: 'x'",
+    ),
+    "a Parquet text that is not UTF-8": (
+        {"log.parquet": parquet(state=not_utf8(b"x", b"y", b"\xff"), next_state=["a", "b", "c"], episode=["e"] * 3)},
+        {},
+        r"log\.parquet, row 3: .*Invalid UTF8 sequence.*; texts must be UTF-8",
+    ),
+    "a header that is not UTF-8": (
+        {"log.csv": "state,next_state,episode\nx,y,e\n".encode("utf-16")},
+        {},
+        r"log\.csv: the header is not UTF-8",
+    ),
+    "a step that no computer counts to": (
+        {"log.jsonl": lines(row(0), row(2**70))},
+        {},
+        r"line 2: field 'step' \(column 'step'\) must be an integer, got int: 1180591620717411303424",
+    ),
+    "no action anywhere": (
+        {"log.jsonl": lines({"episode": "e", "state": "x"}, {"episode": "e", "state": "y"})},
+        {},
+        r"no row of '.*log\.jsonl' has an action, so its labelled split is empty; give it as data\.state_only",
     ),
     "a packed file that was cut off": (
         {"log.jsonl.gz": gzip.compress(lines(*(row(k) for k in range(99))))[:-40]},
@@ -191,6 +216,10 @@ def test_harmless_oddities_are_read(tmp_path):
     table = read_transitions(tmp_path / "log.csv")
     assert [t.state for t in table] == ['a, "b"\nc', "", long]
     assert table.column("action") == [None, "go", "go"]
+    (tmp_path / "wide.csv").write_text(",".join(("state", *map(str, range(99_999)))) + ("\nx" + ",1" * 99_999) * 2)
+    assert len(read_transitions(tmp_path / "wide.csv", {"episode": None})) == 1
+    (tmp_path / "pandas.jsonl").write_bytes(lines(*(row(k) | {"step": float(k)} for k in range(3))))
+    assert read_transitions(tmp_path / "pandas.jsonl").column("step") == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -233,6 +262,20 @@ def test_state_only_data_keep_all_labels_and_lose_what_evaluation_knows(tmp_path
     assert not hasattr(module._pairs[0], "action")
     if not streamed:
         assert len(module.unlabelled) == 4
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+def test_pairs_like_held_out_ones_of_other_episodes_are_kept_and_counted(tmp_path, streamed, named, caplog):
+    labelled = [row(k, episode=f"e{e}", split="test" if e else "train") for e in range(2) for k in range(4 * e, 4 * e + 3)]
+    others = [row(k, episode="f") for k in range(6)]  # 4 and 5 are pairs of the test episode as well
+    columns = {} if named else {"episode": None, "step": None}
+    options = {"stream_batches": 3, "batch_size": 2} if streamed else {}
+    module = both(tmp_path, labelled, others, state_only_columns=columns, **options)
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        module.setup("fit")
+        assert {module._pairs[k].state for k in range(7 if streamed else 6)} == {f"s{k}" for k in range(6)}
+    assert "2 pairs that are also validation or test transitions of data.path, kept" in caplog.text
 
 
 def test_state_only_data_that_path_holds_already_are_refused(tmp_path):

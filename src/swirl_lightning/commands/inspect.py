@@ -32,6 +32,7 @@ from swirl_lightning.world_model.new import NewModel
 from swirl_lightning.world_model.prompts import PromptBuilder, PromptTemplates
 
 EXAMPLES, MEASURED, MEASURED_IMAGES, PICTURES = 3, 250, 16, 8
+STREAMED = 10_000  # pairs of a stream that are looked at
 _PROTOCOL = {"labelled": 0.5, "val": 0.1, "test": 0.2}  # as `swirl fit` splits without being told
 
 
@@ -177,7 +178,10 @@ def inspect_run(values: Any) -> dict[str, Any]:
         data.connect(model)
     except ValueError as error:
         notes.append(f"`swirl fit` will refuse this: {error}")
-    splits = {"labelled": data.labelled, "state_only": data.unlabelled, "val": data.val, "test": data.test}
+    state_only = data.first_state_only(STREAMED)
+    if data.stream_batches is not None:
+        notes.append(f"data.stream_batches: state_only are the first {len(state_only):,} pairs of the stream")
+    splits = {"labelled": data.labelled, "state_only": state_only, "val": data.val, "test": data.test}
     if isinstance(new := model.world_model_config.base, NewModel):
         with TemporaryDirectory() as folder:
             new.make([*data.labelled, *data.unlabelled], Path(folder))

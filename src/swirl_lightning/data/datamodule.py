@@ -21,7 +21,7 @@ from swirl_lightning.data.loader import (
     warmup_batches,
 )
 from swirl_lightning.data.overlap import Overlap, with_state_only
-from swirl_lightning.data.reader import read_mapped
+from swirl_lightning.data.reader import TransitionTable, read_mapped
 from swirl_lightning.data.reading import Mapping
 from swirl_lightning.data.splits import in_episode_order, refuse_repeats, roles
 from swirl_lightning.data.stream import PairStream
@@ -125,7 +125,7 @@ class TransitionDataModule(L.LightningDataModule):
         self.test: Sequence[Transition] = ()
         self._pairs: Numbered[UnlabelledPair] = ()
         self._run: Run | None = None
-        self._ready = False
+        self._ready = self._actions = False
 
     @override
     def setup(self, stage: str | None = None) -> None:
@@ -144,22 +144,11 @@ class TransitionDataModule(L.LightningDataModule):
         rows, held_out = roles(table, codes, names, fractions=fractions, seed=self.seed)
         chosen = {name: self._chosen(name, rows[name], codes, names) for name in ("labelled", "val", "test")}
         self.labelled, self.val, self.test = (table.transitions(part) for part in chosen.values())
-        overlap = Overlap(table.table, codes, names, held_out) if table.own_episodes else None
-        streamed = self.stream_batches is not None
-        if self.state_only is None or streamed:
-            self.unlabelled = table.pairs(self._chosen("unlabelled", rows["unlabelled"], codes, names))
-        else:
-            more = read_mapped(self.state_only, self.state_only_mapping)
-            both, pairs = with_state_only(table, rows["unlabelled"], more, overlap)
-            self.unlabelled = both.pairs(self._chosen("unlabelled", pairs, *both.codes("episode")))
-        self._pairs = self.unlabelled
-        if streamed:
-            assert self.state_only is not None
-            settings = {"seed": self.seed, "buffer": self.stream_buffer, "window": max(self.batch_size, self.warmup_batch_size)}
-            self._pairs = PairStream(
-                self.state_only, self.state_only_mapping, overlap=overlap, beside=self.unlabelled, **settings
-            )
-            self._pairs.check()
+        self.unlabelled = self._pairs = table.pairs(self._chosen("unlabelled", rows["unlabelled"], codes, names))
+        if self.state_only is not None:
+            overlap = Overlap(table.table, codes, names, held_out, named=table.own_episodes)
+            self._read_state_only(self.state_only, table, rows["unlabelled"], overlap)
+        self._actions = bool(table.table.column("action").null_count < len(table))
         self._refuse_empty(
             val=stage == "validate" or (stage in (None, "fit") and self.val_fraction > 0),
             test=stage in ("test", "predict") or (stage is None and self.test_fraction > 0),
@@ -168,9 +157,25 @@ class TransitionDataModule(L.LightningDataModule):
         rank_zero_info(
             f"{table.source}: {len(self.labelled):,} labelled, {len(self.unlabelled):,} state-only, "
             f"{len(self.val):,} validation, {len(self.test):,} test transitions of {len(names):,} episodes"
-            + (f"; state-only pairs of {self.state_only} are read while training" if streamed else "")
+            + ("" if self.stream_batches is None else f"; state-only pairs of {self.state_only} are read while training")
         )
         self._ready = True
+
+    def _read_state_only(self, path: str | list[str], table: TransitionTable, rows: Any, overlap: Overlap) -> None:
+        """Adds what ``state_only`` holds to the state-only rows of ``path``; out of a stream it comes while training."""
+        if self.stream_batches is None:
+            more = read_mapped(path, self.state_only_mapping)
+            both, pairs = with_state_only(table, rows, more, overlap)
+            self.unlabelled = self._pairs = both.pairs(self._chosen("unlabelled", pairs, *both.codes("episode")))
+            return
+        settings = {"seed": self.seed, "buffer": self.stream_buffer, "window": max(self.batch_size, self.warmup_batch_size)}
+        stream = PairStream(path, self.state_only_mapping, overlap=overlap, beside=self.unlabelled, **settings)
+        stream.check()
+        self._pairs = stream
+
+    def first_state_only(self, count: int) -> Sequence[UnlabelledPair]:
+        """State-only pairs to look at: all of them, or the first ones of a stream."""
+        return self._pairs.first(count) if isinstance(self._pairs, PairStream) else self.unlabelled
 
     def _chosen(self, name: str, rows: Any, codes: Any, names: Sequence[str]) -> Any:
         return in_episode_order(rows, codes, names, seed=self.seed, purpose=name, cap=self.caps[name])
@@ -191,6 +196,11 @@ class TransitionDataModule(L.LightningDataModule):
     def _refuse_empty(self, **wanted: bool) -> None:
         for split, read in wanted.items():
             if read and not getattr(self, split):
+                if not self._actions and split != "unlabelled":
+                    raise ValueError(
+                        f"data: no row of {self.path!r} has an action, so its {split} split is empty; give it as "
+                        "data.state_only and labelled data as data.path, or map them: data.columns: {action: YOUR_COLUMN}"
+                    )
                 setting = f"{split}_fraction" if split in ("val", "test") else "labelled_fraction"
                 raise ValueError(
                     f"data: the {split} split of {self.path!r} is empty; change data.{setting}, add episodes, or "

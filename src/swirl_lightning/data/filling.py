@@ -183,7 +183,7 @@ def _places(record: Any, path: str) -> list[tuple[dict[str, Any], str]]:
     if isinstance(record, list):
         return [place for one in record for place in _places(one, path)]
     if isinstance(record, str):
-        raise DataError(f"{path!r} lies inside JSON text, which is not written into: --shape pairs writes pairs instead")
+        raise DataError(f"{path!r} lies inside JSON text, which is not written into: --form pairs writes pairs instead")
     if not isinstance(record, dict):
         return []
     if path not in record:
@@ -200,7 +200,7 @@ def _with(kind: Any, path: str, leaf: Any) -> Any:
         made = pa.list_ if pa.types.is_list(kind) else pa.large_list
         return made(_with(kind.value_type, path, leaf))
     if not pa.types.is_struct(kind):
-        raise DataError(f"{path!r} leads into {kind}, which holds no fields: --shape pairs writes pairs instead")
+        raise DataError(f"{path!r} leads into {kind}, which holds no fields: --form pairs writes pairs instead")
     fields = {one.name: one for one in kind}
     at = len(path)
     while path not in fields and (at := path.rfind(".", 0, at)) > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import lzma
 import zlib
@@ -88,6 +89,22 @@ class Reader(ABC):
         """A place that a user can look up."""
         return f"{self.item.name}, {self.unit} {row + 1}"
 
+    def _valid(self, first: int, table: Any) -> Block:
+        """Columns that another program wrote, whose texts must be UTF-8.
+
+        Raises:
+            DataError: naming the row of what is not.
+        """
+        try:
+            table.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if len(table) > 1:
+                half = len(table) // 2
+                self._valid(first, table.slice(0, half))
+                self._valid(first + half, table.slice(half))
+            raise DataError(f"{self.where(first)}: {error}; texts must be UTF-8") from error
+        return Block(first, table)
+
 
 @contextmanager
 def opened(item: Item) -> Iterator[Any]:
@@ -127,7 +144,7 @@ class ParquetReader(Reader):
     def head(self) -> tuple[list[str], list[dict[str, Any]]]:
         file = self._file()
         first = next(file.iter_batches(5), None)
-        return file.schema_arrow.names, first.to_pylist() if first is not None else []
+        return file.schema_arrow.names, [] if first is None else self._valid(0, pa.Table.from_batches([first])).records
 
     @override
     def blocks(self, roots: Sequence[str], flat: Mapping[str, Any] | None) -> Iterator[Block]:
@@ -135,7 +152,7 @@ class ParquetReader(Reader):
         nested = any(pa.types.is_nested(file.schema_arrow.field(name).type) for name in roots)
         try:
             for batch in file.iter_batches(NESTED_AT_ONCE if nested else ROWS_AT_ONCE, columns=list(roots)):
-                yield Block(first, pa.Table.from_batches([batch]))
+                yield self._valid(first, pa.Table.from_batches([batch]))
                 first += batch.num_rows
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{self.item.name}, after row {first}: not readable Parquet ({error})") from error
@@ -151,13 +168,13 @@ class DatasetReader(Reader):
     @override
     def head(self) -> tuple[list[str], list[dict[str, Any]]]:
         first = next(self._tables(), None)
-        return (first.column_names, first.slice(0, 5).to_pylist()) if first is not None else ([], [])
+        return (first.column_names, self._valid(0, first.slice(0, 5)).records) if first is not None else ([], [])
 
     @override
     def blocks(self, roots: Sequence[str], flat: Mapping[str, Any] | None) -> Iterator[Block]:
         first = 0
         for table in self._tables():
-            yield Block(first, table.select(list(roots)))
+            yield self._valid(first, table.select(list(roots)))
             first += table.num_rows
 
 
@@ -180,7 +197,7 @@ class CsvReader(Reader):
             raise DataError(f"{self.item.name}: column {twice[0]!r} is there twice; rename one of them")
         convert = pa.csv.ConvertOptions(
             include_columns=list(roots),
-            column_types=dict.fromkeys(names, pa.large_string()),
+            column_types=dict.fromkeys(roots or names, pa.large_string()),
             strings_can_be_null=True,
             null_values=[""],
             quoted_strings_can_be_null=False,
@@ -199,14 +216,20 @@ class CsvReader(Reader):
                 at_once *= 4
 
     def _names(self) -> list[str]:
-        at_once = _CELL
-        while True:
+        """The header alone; Arrow would read every column of the first rows, of a million as well."""
+        with opened(self.item) as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
             try:
-                for batch in self._batches(None, at_once):
-                    return list(batch.schema.names)
-                return []
-            except _TooLongError:
-                at_once *= 4
+                names = next(filter(None, csv.reader(text, delimiter=self._delimiter)), [])
+            except csv.Error as error:
+                raise DataError(f"{self.item.name}: the header cannot be read ({error})") from error
+        if wrong := [name for name in names if "\ufffd" in name]:
+            raise DataError(f"{self.item.name}: the header is not UTF-8: {wrong[0][:80]!r}")
+        return names
+
+    @property
+    def _delimiter(self) -> str:
+        return "\t" if self.item.kind == "tsv" else ","
 
     def _batches(self, convert: Any, at_once: int) -> Iterator[Any]:
         wrong: list[Any] = []
@@ -216,9 +239,7 @@ class CsvReader(Reader):
             return "error"
 
         kind = self.item.kind
-        parse = pa.csv.ParseOptions(
-            delimiter="\t" if kind == "tsv" else ",", newlines_in_values=True, invalid_row_handler=refuse
-        )
+        parse = pa.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=refuse)
         read = pa.csv.ReadOptions(use_threads=False, block_size=at_once)  # one thread counts the rows
         try:
             with opened(self.item) as stream, pa.csv.open_csv(stream, read, parse, convert) as batches:

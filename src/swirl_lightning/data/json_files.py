@@ -58,18 +58,25 @@ class JsonLinesReader(Reader):
             if block.rows:
                 yield block
 
-    def _chunks(self, size: int) -> Iterator[tuple[int, int, bytes]]:
-        """Whole lines: the number of those before them, theirs, and they."""
+    def _chunks(self, size: int) -> Iterator[tuple[int, int, memoryview]]:
+        """Whole lines: the number of those before them, theirs, and they, in one buffer that the next ones overwrite."""
+        buffer, held, first = bytearray(size), 0, 0
         with opened(self.item) as stream:
-            first = 0
-            while chunk := stream.read(size):
-                chunk = (chunk if first else chunk.removeprefix(_BOM)) + stream.readline()
-                lines = chunk.count(b"\n") + (not chunk.endswith(b"\n"))
-                yield first, lines, chunk
-                first += lines
+            while (read := stream.readinto(memoryview(buffer)[held:])) or held:
+                end = held + read
+                cut = buffer.rfind(b"\n", 0, end) + 1 if read else end
+                if not cut:  # a line that is longer
+                    buffer, held = buffer + bytes(len(buffer)), end
+                    continue
+                begin = len(_BOM) if not first and buffer.startswith(_BOM) else 0
+                lines = buffer.count(b"\n", begin, cut) + (not buffer.endswith(b"\n", begin, cut))
+                yield first, lines, memoryview(buffer)[begin:cut]
+                first, held = first + lines, end - cut
+                buffer[:held] = buffer[cut:end]
 
-    def _records(self, first: int, chunk: bytes, limit: int | None = None) -> list[dict[str, Any]]:
+    def _records(self, first: int, view: memoryview, limit: int | None = None) -> list[dict[str, Any]]:
         """Objects of some lines; empty lines only at the end of the file, so that rows and lines count alike."""
+        chunk = bytes(view)
         records: list[dict[str, Any]] = []
         empty: int | None = None
         for number, line in enumerate(chunk.splitlines() if b"\r" not in chunk else chunk.split(b"\n"), first + 1):
@@ -95,9 +102,9 @@ class JsonLinesReader(Reader):
         return records
 
 
-def _arrow(chunk: bytes, lines: int, schema: Any) -> Any:
+def _arrow(chunk: memoryview, lines: int, schema: Any) -> Any:
     """Lines of plain values, read by Arrow; None where it cannot, or where a line might not be one object."""
-    if not chunk.startswith(b"{") or _NO_OBJECT.search(chunk):
+    if chunk[:1].tobytes() != b"{" or _NO_OBJECT.search(chunk):
         return None
     for parts in (_PARTS, 1):  # a row that is longer than a part needs the whole block
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,11 @@ from swirl_lightning.data.columns import DataError
 from swirl_lightning.data.reader import TransitionTable
 from swirl_lightning.types import State
 
-HELD_OUT = "of validation and test episodes of data.path, left out"
-KNOWN = "that data.path holds as well, left out"
-OTHER_SPLITS = "of other splits than train, left out"
+HELD_OUT = "pairs of validation and test episodes of data.path, left out"
+KNOWN = "pairs that data.path holds as well, left out"
+OTHER_SPLITS = "pairs of other splits than train, left out"
+ALIKE = "pairs that are also validation or test transitions of data.path, kept: no name tells that their episodes are the same"
+_ROWS_AT_ONCE = 1024
 
 
 def of_training(pairs: Any, counts: Counter[str]) -> Any:
@@ -32,30 +36,51 @@ def of_training(pairs: Any, counts: Counter[str]) -> Any:
 class Overlap:
     """Tells which rows of a table of state-only pairs are new.
 
-    An episode is the same where its name is, so names must be unique over both sources.
+    An episode is the same where its name is, so names must be unique over both sources. Pairs that are like held-out ones
+    without that are counted only: in a small world most transitions come again in other episodes.
 
     Args:
         table: of ``data.path``, with its canonical columns.
         codes: episode of every row of it, int64 [rows].
         names: of the episodes.
         held_out: episodes for validation and test, bool [episodes].
+        named: whether its data name their episodes.
     """
 
-    def __init__(self, table: Any, codes: Any, names: list[str], held_out: Any) -> None:
+    def __init__(self, table: Any, codes: Any, names: list[str], held_out: Any, *, named: bool = True) -> None:
         self._states = table.select(["state", "next_state"])
         self._order = np.argsort(codes, kind="stable")
         self._begins = np.searchsorted(codes[self._order], np.arange(len(names) + 1))
         self._number = {name: number for number, name in enumerate(names)}
-        self._held_out = held_out
+        self._held_out, self._named = held_out, named
         self._last: tuple[int, set[tuple[State, State]]] = (-1, set())
 
-    def new(self, pairs: Any, counts: Counter[str]) -> Any:
-        """Which rows are used, bool [rows].
+    def new(self, pairs: Any, counts: Counter[str], *, named: bool) -> Any:
+        """The rows that are used.
 
         Args:
             pairs: ``pyarrow.Table`` with the canonical columns.
             counts: gets how many are not, and why.
+            named: whether their data name their episodes.
         """
+        used = pairs.filter(self._of_new_episodes(pairs, counts)) if self._named and named else pairs
+        states, transitions = self._held_out_pairs
+        counts[ALIKE] += sum(
+            hash(state) in states and hash((state, next_state)) in transitions for state, next_state in _both_states(used)
+        )
+        return used
+
+    @cached_property
+    def _held_out_pairs(self) -> tuple[set[int], set[int]]:
+        """Hashes of the states and of the pairs of states of held-out episodes."""
+        numbers = np.flatnonzero(self._held_out)
+        rows = [self._order[self._begins[number] : self._begins[number + 1]] for number in numbers]
+        table = self._states.take(np.concatenate([np.zeros(0, np.int64), *rows]))
+        pairs = [(hash(state), hash((state, next_state))) for state, next_state in _both_states(table)]
+        return {state for state, _ in pairs}, {pair for _, pair in pairs}
+
+    def _of_new_episodes(self, pairs: Any, counts: Counter[str]) -> Any:
+        """Which rows are of no held-out episode and not there already, bool [rows]."""
         used = np.ones(pairs.num_rows, bool)
         encoded = pairs.column("episode").combine_chunks().dictionary_encode()
         codes = np.asarray(encoded.indices)
@@ -83,16 +108,19 @@ class Overlap:
         return self._last[1]
 
 
-def with_state_only(
-    table: TransitionTable, rows: Any, more: TransitionTable, overlap: Overlap | None
-) -> tuple[TransitionTable, Any]:
+def _both_states(table: Any) -> Iterator[tuple[State, State]]:
+    for batch in table.select(["state", "next_state"]).to_batches(_ROWS_AT_ONCE):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def with_state_only(table: TransitionTable, rows: Any, more: TransitionTable, overlap: Overlap) -> tuple[TransitionTable, Any]:
     """The state-only rows of ``data.path`` and the new ones of ``data.state_only``, in one table.
 
     Args:
         table: what ``data.path`` holds.
         rows: state-only rows of it, int64.
         more: what ``data.state_only`` holds.
-        overlap: tells which of its rows are new; None where episodes have no names of their own.
+        overlap: tells which of its rows are new.
 
     Returns:
         The table of both, and the state-only rows in it, int64.
@@ -101,10 +129,8 @@ def with_state_only(
         DataError: if no row is new, or states are text here and images there.
     """
     counts: Counter[str] = Counter()
-    used = of_training(more.table, counts)
-    if overlap is not None and more.own_episodes:
-        used = used.filter(overlap.new(used, counts))
-    if missed := "; ".join(f"{count:,} pairs {what}" for what, count in counts.items() if count):
+    used = overlap.new(of_training(more.table, counts), counts, named=more.own_episodes)
+    if missed := "; ".join(f"{count:,} {what}" for what, count in counts.items() if count):
         rank_zero_info(f"{more.source}: {missed}")
     if not used.num_rows:
         raise DataError(

@@ -114,7 +114,8 @@ def _folder(folder: Path, option: str) -> tuple[list[Path], list[str]]:
             f"e.g. {folder / ('**/*' + next(iter(files.values()))[0].suffix)}"
         )
     if not files:
-        raise FileNotFoundError(f"{option}: '{folder}' matches no data file ({_KNOWN}); there are: {listed(others)}")
+        there = f"there are: {listed(others)}" if others else "the folder is empty"
+        raise FileNotFoundError(f"{option}: '{folder}' matches no data file ({_KNOWN}); {there}")
     return next(iter(files.values())), others
 
 

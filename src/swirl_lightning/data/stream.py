@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -72,6 +73,10 @@ class PairStream:
         for item in self._parts():
             reading.check(item)
 
+    def first(self, count: int) -> list[UnlabelledPair]:
+        """The first pairs of a pass in the order of the source: fewer, where it holds no more."""
+        return list(islice(self._pass(self._parts(), Reading(self.mapping)), count))
+
     def _parts(self) -> list[Item]:
         if self._items is None:
             self._items = items(self.path, streaming=True, option=self.mapping.path_option)[0]
@@ -103,8 +108,8 @@ class PairStream:
         for item in parts:
             for table in _pairs(item, reading):
                 table = of_training(table, reading.report.counts)
-                if self.overlap is not None and reading.own_episodes:
-                    table = table.filter(self.overlap.new(table, reading.report.counts))
+                if self.overlap is not None:
+                    table = self.overlap.new(table, reading.report.counts, named=reading.own_episodes)
                 if table.column("step").null_count:
                     table = table.set_column(table.column_names.index("step"), "step", table.column("row"))
                 yield from Rows(UnlabelledPair, table)

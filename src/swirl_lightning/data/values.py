@@ -19,6 +19,7 @@ _PLAIN = {pa.string(), pa.large_string(), pa.binary(), pa.large_binary()}
 _IMAGE = {"bytes", "path"}  # an Image feature of `datasets`
 _STATES = {"state", "next_state"}
 _HALF = re.compile("[\ud800-\udfff]")
+_WHOLE = re.compile(r"\s*(-?\d+)(?:\.0*)?\s*", re.ASCII)
 Where = Callable[[int], str]
 
 
@@ -142,8 +143,9 @@ def integers(field: str, name: str, values: Any, where: Where) -> Any:
         values = values.to_pylist()
     made: list[int | None] = []
     for row, value in enumerate(values):
-        number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value, re.ASCII) else value
-        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+        whole = _WHOLE.fullmatch(str(value))  # 3, "3" and pandas' 3.0
+        number = int(whole[1]) if whole else value
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 1 << 63):
             raise DataError(
                 f"{where(row)}: field {field!r} (column {name!r}) must be an integer, got {type(value).__name__}: "
                 f"{repr(value)[:80]}; data.columns: {{{field}: null}} takes the order of the rows"
