@@ -27,11 +27,11 @@ COLUMNS = {"pairs": {}, "trajectories": {"state": "steps.observation"}, "chats":
 
 def write(path: Path, pairs: int, shape: str) -> None:
     """Pairs of about 1 kB each; texts are cut out of one long one, so that writing costs little."""
-    chance = random.Random(0)
-    text = " ".join(f"w{chance.randrange(1000)}" for _ in range(200_000))
+    rng = random.Random(0)
+    text = " ".join(f"w{rng.randrange(1000)}" for _ in range(200_000))
 
     def state(length: int) -> str:
-        at = chance.randrange(len(text) - length)
+        at = rng.randrange(len(text) - length)
         return text[at : at + length]
 
     with path.open("w", encoding="utf-8") as file:

@@ -25,8 +25,8 @@ class OffBy(Metric):
 
     def update(self, rendered: Sequence[str], observed: Sequence[str]) -> None:
         """Adds predicted states and what was observed."""
-        for said, true in zip(rendered, observed, strict=True):
-            self.total += abs(int(true) - (int(said) if said.isdecimal() else 0))
+        for predicted, true in zip(rendered, observed, strict=True):
+            self.total += abs(int(true) - (int(predicted) if predicted.isdecimal() else 0))
             self.count += 1
 
     def compute(self) -> Tensor:

@@ -11,6 +11,25 @@ from swirl_lightning.scoring.self_check import ScoringPath, UnsupportedModelErro
 from tests.architectures.families import FAMILIES, tiny
 
 FILE = Path(__file__).parents[2] / "docs" / "models.md"
+_RECURRENT = ["falcon_h1", "falcon_mamba", "mamba", "mamba2", "jamba", "bamba", "granitemoehybrid", "nemotron_h", "zamba"]
+_RECURRENT += ["zamba2", "recurrent_gemma", "rwkv", "xlstm"]
+_WHY = {
+    "diffllama": "calls attention twice a layer",
+    "doge": "adds a mask of its own, made from the values",
+    "llama4_text": "attends in chunks, and scales queries by their place in the row",
+    "phimoe": "tells the mask of its sliding window, and not the attention",
+    **dict.fromkeys(
+        ("qwen3_5_text", "qwen3_next", "minimax", "olmo_hybrid"),
+        "linear attention runs along the row, and would run from one member into the next",
+    ),
+    **dict.fromkeys(("lfm2", "lfm2_moe"), "a convolution runs along the row, and would run from one member into the next"),
+    **dict.fromkeys(_RECURRENT, "a recurrent state runs along the row, and would run from one member into the next"),
+    **dict.fromkeys(
+        ("gpt_neo", "gptj", "codegen", "bloom", "mpt", "falcon", "openai-gpt", "xglm"), "its attention cannot be exchanged"
+    ),
+    "roberta": "its own positions begin behind the id of the padding token",
+}
+"""What is behind it where a family's rows cannot share prefixes, found by reading its code in transformers."""
 _ROW = re.compile(r"^\| `([\w-]+)` \| (\w+) rows \| ([^|]+) \|", re.MULTILINE)
 
 
@@ -19,7 +38,8 @@ def documented():
     return {name: (ScoringPath(one), RolloutPath(other)) for name, one, other in _ROW.findall(FILE.read_text())}
 
 
-def _row(name):
+def row(name):
+    """The line of a family, of what the self-check says of it here."""
     model, said = tiny(name), []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
@@ -34,7 +54,7 @@ def _row(name):
     finally:
         logger.removeHandler(handler)
     why = "; ".join(_reasons(text[text.index("(") + 1 : -1].rsplit("; ", 1)[0]) for text in said if "; " in text)
-    return f"| `{name}` | {scoring} rows | {rollouts} | {why} |"
+    return f"| `{name}` | {scoring} rows | {rollouts} | {': '.join(filter(None, (_WHY.get(name), why)))} |"
 
 
 def _reasons(text):
@@ -47,7 +67,7 @@ def write():
     """Writes the table behind the text that is there."""
     text = FILE.read_text().split("| family |")[0]
     head = "| family | scored by | rollouts | what does not work, and why |\n|---|---|---|---|\n"
-    FILE.write_text(text + head + "\n".join(map(_row, FAMILIES)) + "\n")
+    FILE.write_text(text + head + "\n".join(map(row, FAMILIES)) + "\n")
 
 
 if __name__ == "__main__":

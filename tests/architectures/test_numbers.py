@@ -9,7 +9,8 @@ from swirl_lightning.scoring.scorer import CausalScorer, prefer_shared_prefix
 from swirl_lightning.scoring.self_check import UnsupportedModelError, scoring_path
 from swirl_lightning.types import SamplingParams
 from tests.architectures.families import FAMILIES, REFUSED, VOCAB, tiny
-from tests.architectures.table import documented
+from tests.architectures.table import FILE, documented
+from tests.architectures.table import row as row_of_table
 from tests.models import random_groups
 
 EXACT = 1e-4
@@ -37,6 +38,7 @@ def gradients(model, total):
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in REFUSED])
 def test_numbers_are_the_models_own(name):
+    assert row_of_table(name) in FILE.read_text().splitlines()
     own, model = tiny(name, attention="eager"), tiny(name)
     prefer_shared_prefix(model)
     assert (scoring_path(model, gradients=True), rollout_path(model)) == documented()[name]
@@ -72,3 +74,4 @@ def test_a_family_with_no_way_that_agrees_is_refused(name):
         (scoring_path(model, gradients=True), rollout_path(model))
     assert f"model_type '{name}'" in str(error.value)
     assert name not in documented()
+    assert row_of_table(name) in FILE.read_text().splitlines()

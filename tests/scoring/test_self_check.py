@@ -104,6 +104,19 @@ def test_what_the_model_held_is_as_it_was():
     assert {m.sliding_window for m in model.modules() if isinstance(getattr(m, "sliding_window", None), int)} == {6}
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_gradient_checkpointing_is_checked_as_it_trains(dropout):
+    model, computed_again = build("qwen2"), []
+    model.config.attention_dropout = dropout
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for layer in model.model.layers:
+        checkpoint = layer._gradient_checkpointing_func
+        layer._gradient_checkpointing_func = lambda *args, run=checkpoint: computed_again.append(1) or run(*args)
+    assert scoring_path(model, gradients=True) is ScoringPath.SHARED
+    assert bool(computed_again) is (dropout == 0)
+    assert not any(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("name", ["qwen2", "gemma3"])
 def test_bfloat16_and_adapters_keep_the_shared_path(name):
     half = build(name).bfloat16()

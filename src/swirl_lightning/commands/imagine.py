@@ -87,7 +87,7 @@ def imagine(
     if out is not None and images:
         _write_images(inference.codec, steps, truth, out)
     elif out is not None:
-        rows = [{"step": i, "action": action or None, "state": said} for i, (action, said) in enumerate(steps)]
+        rows = [{"step": i, "action": action or None, "state": state} for i, (action, state) in enumerate(steps)]
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

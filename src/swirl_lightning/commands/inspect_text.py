@@ -19,8 +19,8 @@ def as_text(made: Mapping[str, Any]) -> str:
     """
     parts = [_splits(made), _actions(made), _lengths(made), *_examples(made)]
     if "yaml" in made:
-        said = "This is a guess at the columns" if made["guessed"] else "These are the columns"
-        parts.insert(0, f"{said} of {made['source']}; paste it into the YAML of `swirl fit`:\n\n" + indent(made["yaml"], "  "))
+        title = "This is a guess at the columns" if made["guessed"] else "These are the columns"
+        parts.insert(0, f"{title} of {made['source']}; paste it into the YAML of `swirl fit`:\n\n" + indent(made["yaml"], "  "))
     if made["notes"]:
         parts.insert(1 if "yaml" in made else 0, "To know\n" + indent("\n".join(made["notes"]), "  "))
     if "pictures" in made:

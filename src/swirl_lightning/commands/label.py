@@ -62,16 +62,16 @@ def label(
     inference = inference_from_folders(None, idm)
     pairs = rewriting.table.pairs(rows.tolist())
     params = replace(inference.sampling[Role.IDM], temperature=temperature)
-    said: list[str] = []
+    inferred: list[str] = []
     logprobs: list[float] = []
     with tqdm(total=len(pairs), desc="label", unit="pair") as bar:
         for begin in range(0, len(pairs), batch_size):
             part = list(pairs[begin : begin + batch_size])
             drawn = [answers[0] for answers in inference.infer_actions(part, params=params, seed=seed)]
-            said += drawn
+            inferred += drawn
             logprobs += inference.score_actions(part, drawn).logprobs.sum(-1).tolist()
             bar.update(len(part))
-    written = rewriting.write(rows, said, logprobs)
+    written = rewriting.write(rows, inferred, logprobs)
     kept = len(rewriting.table) - len(rows)
     print(f"{len(rows):,} actions inferred, {kept:,} kept as they were; {written:,} {form} in {out}")
     if str(rewriting.report):

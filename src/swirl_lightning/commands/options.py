@@ -37,8 +37,8 @@ def named_as(**options: str) -> Iterator[None]:
     except (ValueError, FileNotFoundError) as error:
         if type(error) not in (DataError, FileNotFoundError, ValueError) or error.args != (str(error),):
             raise
-        said = _VALUE.sub(lambda match: f"{name(match[1])} '{match[2]}'", str(error))
-        raise type(error)(_OPTION.sub(lambda match: name(match[1]), said)) from error
+        message = _VALUE.sub(lambda match: f"{name(match[1])} '{match[2]}'", str(error))
+        raise type(error)(_OPTION.sub(lambda match: name(match[1]), message)) from error
 
 
 def refuse_existing(out: Path, *, overwrite: bool) -> None:

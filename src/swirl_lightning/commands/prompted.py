@@ -118,8 +118,8 @@ class Prompted:
         assert self.codec is not None
         known = len(self.codec.tokenizer)
         runs = [(is_code, list(run)) for is_code, run in groupby(ids, lambda i: i >= known)]
-        said = self.codec.tokenizer.decode
-        return "".join(f"<{len(run)} image tokens>" if is_code else str(said(run)) for is_code, run in runs)
+        decode = self.codec.tokenizer.decode
+        return "".join(f"<{len(run)} image tokens>" if is_code else str(decode(run)) for is_code, run in runs)
 
     def _token(self, token: int) -> str:
         assert self.codec is not None

@@ -111,12 +111,12 @@ class Rewriting:
         whole = self.table.table.select(list(_PAIRS))
         for first in range(0, len(whole), _AT_ONCE):
             table = whole.slice(first, _AT_ONCE)
-            said = table.column("action").to_pylist()
-            logs: list[float | None] = [None] * len(said)
-            begin, end = np.searchsorted(rows[order], [first, first + len(said)])
+            texts = table.column("action").to_pylist()
+            logs: list[float | None] = [None] * len(texts)
+            begin, end = np.searchsorted(rows[order], [first, first + len(texts)])
             for number in order[begin:end]:
-                said[rows[number] - first], logs[rows[number] - first] = actions[number], logprobs[number]
+                texts[rows[number] - first], logs[rows[number] - first] = actions[number], logprobs[number]
             if len(rows):
-                table = table.set_column(table.column_names.index("action"), "action", pa.array(said, pa.large_string()))
+                table = table.set_column(table.column_names.index("action"), "action", pa.array(texts, pa.large_string()))
                 table = table.append_column("action_logprob", pa.array(logs, pa.float64()))
             yield None, Block(first, table)

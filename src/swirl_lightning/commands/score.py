@@ -93,9 +93,9 @@ def score(
                 metrics.add_metrics({"bert_score": scorer})
             for begin in range(0, len(part), _AT_ONCE):
                 batch = part[begin : begin + _AT_ONCE]
-                said = [str(row.state) if who == "copy" else row.prediction for row in batch]
+                predicted = [str(row.state) if who == "copy" else row.prediction for row in batch]
                 states = {"states": [row.state for row in batch]} if batch[0].state is not None else {}
-                metrics.update(predictions=said, references=[row.reference for row in batch], **states)
+                metrics.update(predictions=predicted, references=[row.reference for row in batch], **states)
                 bar.update(len(batch))
             values = {name: float(value) for name, value in metrics.compute().items()}
             measures = {name: value for name, value in values.items() if value == value}

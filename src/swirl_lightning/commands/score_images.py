@@ -104,26 +104,26 @@ def score_images(file: Path, out: Path, clip: Path | None, judge: Judge | None, 
         raise ValueError(f"{file} holds no reference: only a judge can score it (--judge.base_url)")
     encoder = None if clip is None else ClipEncoder(clip)
     copies = rows[0].state is not None and rows[0].reference is not None
-    whos = ("prediction", "copy") if copies else ("prediction",)
-    values: dict[str, list[dict[str, float]]] = {who: [] for who in whos}
-    with tqdm(total=len(rows) * len(whos), desc="score", unit="image") as bar:
-        for who in whos:
+    sides = ("prediction", "copy") if copies else ("prediction",)
+    values: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    with tqdm(total=len(rows) * len(sides), desc="score", unit="image") as bar:
+        for side in sides:
             for begin in range(0, len(rows), _AT_ONCE):
                 part = rows[begin : begin + _AT_ONCE]
-                values[who].extend(_measured(part, [_drawn(row, who) for row in part], encoder))
+                values[side].extend(_measured(part, [_drawn(row, side) for row in part], encoder))
                 bar.update(len(part))
-    said, failures = "", list[dict[str, object]]()
+    judged, failures = "", list[dict[str, object]]()
     if judge is not None:
-        said, failures = _judge(judge, rows, values["prediction"])
+        judged, failures = _judge(judge, rows, values["prediction"])
     results = list(_summaries(rows, values))
     report = {"benchmark": "images", "file": str(file), "results": results, "rows": values["prediction"], "failures": failures}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return _as_markdown(results) + said
+    return _as_markdown(results) + judged
 
 
-def _drawn(row: ImageRow, who: str) -> bytes:
-    return row.prediction if who == "prediction" or row.state is None else row.state
+def _drawn(row: ImageRow, side: str) -> bytes:
+    return row.prediction if side == "prediction" or row.state is None else row.state
 
 
 def _measured(rows: Sequence[ImageRow], drawn: Sequence[bytes], clip: ClipEncoder | None) -> list[dict[str, float]]:
@@ -179,7 +179,7 @@ def _summaries(rows: Sequence[ImageRow], values: Mapping[str, Sequence[dict[str,
     splits = [str(split) for split in dict.fromkeys(row.split for row in rows) if split is not None]
     for split in [*(splits if len(splits) > 1 else []), "all" if len(splits) != 1 else splits[0]]:
         chosen = [i for i, row in enumerate(rows) if len(splits) < 2 or split in ("all", row.split)]
-        for who, measured in values.items():
+        for side, measured in values.items():
             measures, counts = {}, {}
             for name in SHOWN:
                 known = [measured[i][name] for i in chosen if name in measured[i]]
@@ -187,7 +187,7 @@ def _summaries(rows: Sequence[ImageRow], values: Mapping[str, Sequence[dict[str,
                     measures[name] = sum(known) / len(known)
                     if len(known) < len(chosen):
                         counts[name] = len(known)
-            yield {"split": split, "row": who, "count": len(chosen), "measures": measures, "counts": counts}
+            yield {"split": split, "row": side, "count": len(chosen), "measures": measures, "counts": counts}
 
 
 def _as_markdown(results: Sequence[Mapping[str, Any]]) -> str:

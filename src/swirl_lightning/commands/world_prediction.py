@@ -58,16 +58,16 @@ def run(
             part = plans[begin : begin + batch_size]
             states: list[State] = [frame_at(plan.video, plan.seconds) for plan in part]
             for turn in range(turns):
-                going = [i for i, plan in enumerate(part) if turn < len(plan.actions)]
-                pairs = [UnlabelledPair(states[i], states[i], episode=part[i].sample, step=turn) for i in going]
-                actions = [part[i].actions[turn] for i in going]
+                active = [i for i, plan in enumerate(part) if turn < len(plan.actions)]
+                pairs = [UnlabelledPair(states[i], states[i], episode=part[i].sample, step=turn) for i in active]
+                actions = [part[i].actions[turn] for i in active]
                 drawn = inference.predict_states(pairs, actions, params=params, seed=seed)
-                for i, action, (predicted,) in zip(going, actions, drawn, strict=True):
+                for i, action, (predicted,) in zip(active, actions, drawn, strict=True):
                     images = as_files(inference.codec, {"prediction": predicted, "state": states[i]}, pictures, number)
                     where = {"split": f"{part[i].dataset}/turn {turn + 1}", "sample": part[i].sample}
                     handle.write(json.dumps({**images, "action": action, **where}, ensure_ascii=False) + "\n")
                     states[i], number = predicted, number + 1
-                bar.update(len(going))
+                bar.update(len(active))
     left_out = "".join(f"; {count} {what}" for what, count in counts.items())
     print(f"{number} predictions of {len(plans)} samples in {out}{left_out}")
 

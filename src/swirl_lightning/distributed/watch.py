@@ -93,9 +93,9 @@ class RankWatch:
 
     def _all_done(self) -> bool:
         """Whether nobody needs this rank any more."""
-        return self._rank > 0 or all(self._said(rank) == _DONE for rank in self._others)
+        return self._rank > 0 or all(self._status(rank) == _DONE for rank in self._others)
 
-    def _said(self, rank: int) -> bytes:
+    def _status(self, rank: int) -> bytes:
         key = str(rank)
         return self._store.get(key) if self._store.check([key]) else b""
 
@@ -116,8 +116,8 @@ class RankWatch:
         if self._store.check(["failed"]):
             return self._store.get("failed").decode()
         for rank, (before, looks) in self._heard.items():
-            said = self._said(rank)
-            self._heard[rank] = (said, 0 if said != before or said == _DONE else looks + 1)
+            status = self._status(rank)
+            self._heard[rank] = (status, 0 if status != before or status == _DONE else looks + 1)
             if looks >= self._patience:
                 gone = f"rank {rank} is gone: no sign of life for {self._patience * self._period:.0f} s"
                 return self._store.compare_set("failed", "", gone).decode()

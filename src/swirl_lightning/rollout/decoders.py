@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from swirl_lightning.distributed.sharding import device_of
 from swirl_lightning.rollout.decode import DecodeLayout
-from swirl_lightning.scoring.attention import no_mask, pack_layout
+from swirl_lightning.scoring.attention import inputs_of, pack_layout
 from swirl_lightning.scoring.last_layer import last_layer_at
 from swirl_lightning.scoring.own_forward import head_at
 
@@ -72,13 +72,7 @@ class SharedDecoder(Decoder):
         positions = torch.cat([torch.arange(n) for n in sizes])[None].to(device)
         last = self.lengths.cumsum(0) - 1
         with last_layer_at(self.model, layout, last), head_at(self.model, lambda hidden: hidden[:, last]):
-            out = self.model(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=no_mask(device),
-                shared_prefix=layout,
-                use_cache=False,
-            )
+            out = self.model(input_ids=ids, position_ids=positions, use_cache=False, **inputs_of(layout, device))
         assert layout.captured is not None
         between = (min(sizes), max(sizes))
         self.layout = DecodeLayout(layout.captured, self.lengths, between, self.group_size, self.capacity, {})
@@ -92,9 +86,8 @@ class SharedDecoder(Decoder):
         out = self.model(
             input_ids=tokens.reshape(-1, 1),
             position_ids=positions.reshape(-1, 1),
-            attention_mask=no_mask(tokens.device),
-            shared_prefix=self.layout,
             use_cache=False,
+            **inputs_of(self.layout, tokens.device),
         )
         logits: Tensor = out.logits[:, -1]
         return logits

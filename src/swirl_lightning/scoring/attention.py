@@ -6,8 +6,8 @@ each distinct token once (one flat, unpadded row); only attention knows about th
 * ``PackedLayout``: scoring and training, whole rows at once, with gradients;
 * ``DecodeLayout`` (``rollout/decode.py``): one new token a member on top of a cached prefix.
 
-The layout travels to the attention function as the keyword argument ``shared_prefix`` of the model's ``forward``, which
-also reaches the recomputation of gradient checkpointing.
+The layout travels to the attention function as the keyword argument ``shared_prefix`` of the model's ``forward``, and on the
+mask where layers pass no keywords on; both also reach the recomputation of gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from swirl_lightning.scoring.explicit import KeyScores, attend
 from swirl_lightning.scoring.two_parts import attend_in_two_parts, two_parts_kernel
 
 ATTENTION_NAME = "swirl_shared_prefix"
+_ON_MASK = "swirl_layout"
 _COPY_COST = 32  # copying one key and value costs about as much as letting this many queries visit it
 
 
@@ -52,6 +53,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The registered function: the layout's attention where one is given, plain SDPA otherwise."""
     scores = KeyScores(scaling, kwargs.get("sliding_window"), kwargs.get("softcap"), kwargs.get("s_aux"))
+    shared_prefix = shared_prefix or getattr(attention_mask, _ON_MASK, None)
     if shared_prefix is not None:
         return shared_prefix.attend(module, query, key, value, scores).contiguous(), None  # as the model's own
     if scores.in_kernels:
@@ -68,9 +70,15 @@ AttentionInterface.register(ATTENTION_NAME, _attention)
 AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 
 
-def no_mask(device: torch.device) -> Tensor:
-    """A placeholder that keeps ``transformers`` from building a mask; layouts make their own."""
-    return torch.empty(1, 1, 1, 1, device=device)
+def inputs_of(layout: AttentionLayout, device: torch.device) -> dict[str, Any]:
+    """Arguments of a model's ``forward`` that bring a layout to the attention function.
+
+    The mask is a placeholder, which keeps ``transformers`` from building one; layouts make their own. It carries the layout to
+    the attention of layers that pass no keywords on (StableLM, Nemotron).
+    """
+    mask = torch.empty(1, 1, 1, 1, device=device)
+    setattr(mask, _ON_MASK, layout)
+    return {"attention_mask": mask, "shared_prefix": layout}
 
 
 @dataclass

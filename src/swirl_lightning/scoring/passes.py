@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.distributed.sharding import device_of
-from swirl_lightning.scoring.attention import no_mask, pack_layout, tail_layout
+from swirl_lightning.scoring.attention import inputs_of, pack_layout, tail_layout
 from swirl_lightning.scoring.head import LOGIT_BUDGET, ScoringHead, scoring_through
 from swirl_lightning.scoring.last_layer import last_layer_at
 from swirl_lightning.scoring.packing import Group, PackedRows, cut, in_turns, pack
@@ -97,9 +97,8 @@ def _shared_forward(model: PreTrainedModel, packed: PackedRows, head: ScoringHea
         model(
             input_ids=packed.ids,
             position_ids=packed.positions,
-            attention_mask=no_mask(packed.ids.device),
-            shared_prefix=packed.layout,
             use_cache=False,
+            **inputs_of(packed.layout, packed.ids.device),
         )
 
 

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from swirl_lightning.distributed.sharding import any_rank, compute_dtype, device_of, is_sharded, local_rows
 from swirl_lightning.internals import attention_name
@@ -112,7 +113,7 @@ def model_key(model: PreTrainedModel) -> tuple[object, ...]:
 
 
 def _key(model: PreTrainedModel, gradients: bool, attention: str | None = None) -> tuple[object, ...]:
-    return *model_key(model), gradients, attention or attention_name(model)
+    return *model_key(model), gradients, bool(_recomputed(model)), attention or attention_name(model)
 
 
 def _choose(model: PreTrainedModel, gradients: bool) -> _Found:
@@ -191,7 +192,7 @@ class _Probe:
         Raises:
             _DisagreementError: saying by how much it does not.
         """
-        with torch.set_grad_enabled(self.gradients is not None):
+        with torch.set_grad_enabled(self.gradients is not None), _recomputing(self.model):
             scores = score_pass(self.model, self.groups, path)
             found = scores.logprobs[scores.mask]
             off = self.tolerance_check(found.detach())
@@ -301,6 +302,27 @@ def attention_as(model: PreTrainedModel, implementation: str) -> Iterator[None]:
     finally:
         if implementation != before:
             model.set_attn_implementation(before)
+
+
+def _recomputed(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
+    """Layers that gradient checkpointing computes again in the backward pass; none where dropout would come along."""
+    dropout = [value for name, value in model.config.get_text_config().to_dict().items() if "drop" in name]
+    if any(isinstance(value, float) and value > 0 for value in dropout):
+        return []
+    return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+
+
+@contextlib.contextmanager
+def _recomputing(model: PreTrainedModel) -> Iterator[None]:
+    """Gradient checkpointing as in training; inside its layers all stays in eval mode."""
+    layers = _recomputed(model)
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
 
 
 @contextlib.contextmanager

@@ -335,8 +335,8 @@ def answer_of(instance: Any, call: Call) -> dict[str, Any]:
         return {"error": f"Error during execution: {error}", "response": ""}
     if isinstance(result, dict) and result.get("error"):
         rest = {name: value for name, value in result.items() if name != "error"}
-        said = result["error"]
-        return {"error": _SET.sub(_sorted_set, said) if isinstance(said, str) else said, "response": rest or ""}
+        message = result["error"]
+        return {"error": _SET.sub(_sorted_set, message) if isinstance(message, str) else message, "response": rest or ""}
     return {"error": "", "response": "" if result is None else result}
 
 

@@ -76,8 +76,8 @@ class CrafterRecorder:
         moves, before = [action for action in names if action.startswith("move_")], env.reset()
         _put_in_order(env._world)
         for step in range(self.max_steps):
-            chance = rng.random()
-            action = rng.choice(names[1:]) if chance < 0.1 else "do" if rng.random() < self.act else rng.choice(moves)
+            drawn = rng.random()
+            action = rng.choice(names[1:]) if drawn < 0.1 else "do" if rng.random() < self.act else rng.choice(moves)
             after, _, ended, _ = env.step(names.index(action))
             same = bool((after == before).all())
             self.counts["steps"] += 1

@@ -237,8 +237,8 @@ class _Episode:
         browser.evaluate(f"Math.seedrandom({seed}); core.EPISODE_MAX_TIME = 2 ** 30; core.setDataMode({mode!r}); 0")
         browser.evaluate("core.startEpisodeReal(); 0")
         self._settle()
-        said = browser.evaluate("core.getUtterance()")
-        self.context = clean(said["utterance"] if isinstance(said, dict) else said)
+        utterance = browser.evaluate("core.getUtterance()")
+        self.context = clean(utterance["utterance"] if isinstance(utterance, dict) else utterance)
 
     def _settle(self, policy: str = "advance") -> None:
         """Lets the page's clock run on by SETTLE_MS, which takes as long as the page has work to do."""
