@@ -45,7 +45,8 @@ def rows(kind: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
     parser = ArgumentParser()
     parser.add_class_arguments(kind, "it")
     for action in parser._actions:
-        if action.dest.startswith("it.") and not action.dest.endswith(".help"):
+        of_a_group = "configuration file" in (action.help or "")  # its own keys follow
+        if action.dest.startswith("it.") and not action.dest.endswith(".help") and not of_a_group:
             yield prefix + action.dest.removeprefix("it."), _value(action.default), _line(action.help)
 
 
