@@ -155,6 +155,56 @@ def test_chats(exported, says, tmp_path):
     assert table.column("action")[:3] == ['{"name": "go", "arguments": {"to": "hall"}}'] * 3
 
 
+def of_form(form):
+    """Two chats of one form; the second has no actions yet."""
+    states, actions = trajectory(0, 4)
+    known = {"type": "function", "function": {"name": "wait", "arguments": "{}"}}
+
+    def turn(who, text):
+        call = who == "assistant" and form == "OpenAI's"
+        return {
+            "OpenAI's": {"role": who, "content": None if call else text, "tool_calls": [known] if call and text else None},
+            "ShareGPT's": {"from": {"assistant": "gpt", "user": "human"}.get(who, who), "value": text, "weight": 1.0},
+            "SWE-agent's": {"role": {"assistant": "ai"}.get(who, who), "text": text, "system_prompt": None, "mask": False},
+            "JSON text": {"role": who, "content": text},
+        }[form]
+
+    rows = []
+    for n in range(2):
+        turns = [turn("system", "You act."), turn("user", states[0])]
+        for action, state in zip(actions, states[1:], strict=False):
+            turns += [turn("assistant", None if n else action), turn("user", state)]
+        rows.append({"id": n, "log": json.dumps(turns) if form == "JSON text" else turns, "note": "kept"})
+    return rows
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ""])
+@pytest.mark.parametrize("form", ["OpenAI's", "ShareGPT's", "SWE-agent's", "JSON text"])
+def test_chats_of_every_form(form, ending, exported, says, tmp_path):
+    if form == "OpenAI's":
+        says["answer"] = json.dumps({"name": "go", "arguments": {"to": "hall"}})
+    source = of_form(form) if form != "OpenAI's" or ending == ".jsonl" else of_form(form)[1:]  # no call anywhere: no type
+    file = write(tmp_path / "in.jsonl", source) if ending == ".jsonl" else tmp_path / f"in{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(source), file)
+    elif not ending:
+        datasets.Dataset.from_list(source).save_to_disk(str(file))
+    columns = {"messages": "log", "episode": "id"}
+    label(file, tmp_path / f"out{ending}", exported, "--columns", json.dumps(columns))
+    out = tmp_path / f"out{ending}"
+    made = rows_of(out) if ending == ".jsonl" else pq.read_table(out).to_pylist() if ending else [*datasets.load_from_disk(out)]
+    assert read_transitions(out, columns).column("action")[-3:] == [says["answer"]] * 3
+    for row, before in zip(made, source, strict=True):
+        turns, old = (json.loads(one) if isinstance(one, str) else one for one in (row["log"], before["log"]))
+        logprobs = [turn.pop("action_logprob", None) for turn in turns]
+        assert [one is not None and one < 0 for one in logprobs] == [
+            row["id"] == 1 and at > 1 and at % 2 == 0 for at in range(len(turns))
+        ]
+        if row["id"] == 0:
+            assert turns == old
+        assert row["note"] == "kept"
+
+
 def test_nothing_is_written_over_without_a_word(exported, tmp_path, capsys):
     source = write(tmp_path / "in.jsonl", [{k: v for k, v in row.items() if k != "did"} for row in pairs(0)])
     (tmp_path / "out.jsonl").write_text("mine\n")

@@ -69,6 +69,16 @@ def test_varied_wording_and_slips_make_the_world_ambiguous():
     assert any(t.action == "turn left" and t.state.split()[1:3] != t.next_state.split()[1:3] for t in slipped)
 
 
+def test_movements_are_named_by_compass_on_request():
+    relative, compass = (record(headings=headings)[0] for headings in ("relative", "compass"))
+    assert [(t.state, t.next_state) for t in relative] == [(t.state, t.next_state) for t in compass]
+    names = {(one.action.split()[0], other.action.split()[0]) for one, other in zip(relative, compass, strict=True)}
+    assert all(one == other for one, other in names)
+    headed = {t.action for t in compass if t.action.split()[0] in ("turn", "move")}
+    assert headed <= {f"{verb} {way}" for verb in ("turn", "move") for way in ("east", "south", "west", "north")}
+    assert "move forward" in {t.action for t in relative}
+
+
 def test_steps_that_change_nothing_are_kept_on_request():
     transitions, recorder = record(no_ops="keep")
     assert any(t.state == t.next_state for t in transitions)

@@ -62,6 +62,7 @@ def test_pairs_are_about_six_seconds_apart_and_chain(tmp_path):
     assert pairs[0].next_state == pairs[1].state
     assert [round(bar(p.next_state) - bar(p.state)) for p in pairs] == pytest.approx([12.6] * 3, abs=2)  # 60/19 * 6 * 64/96
     assert not hasattr(pairs[0], "action")
+    assert recorded(tmp_path, max_pairs=1)[1] == pairs[:1]
 
 
 def test_a_short_clip_gives_its_first_and_last_frame(tmp_path):
@@ -100,6 +101,8 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path):
         "videos unreadable": 2,
     }
     assert [line.split(":")[0] for line in recorder.manifest()["unreadable"]] == ["e_broken.mp4", "f_empty.mp4"]
+    lenient, pairs = recorded(tmp_path, max_ssim=2.0, max_dark=2.0, max_jump=2.0)
+    assert lenient.counts["pairs kept"] == len(pairs) == 3
 
 
 def test_a_file_with_sound_only_is_named(tmp_path):

@@ -114,6 +114,17 @@ def test_without_a_key_none_is_sent(ask, monkeypatch):
     assert "Authorization" not in server.headers[0]
 
 
+def test_the_keys_variable_and_the_longest_wait_are_settings(ask, monkeypatch):
+    monkeypatch.setenv("ANOTHER_KEY", "secret")
+    began = time.monotonic()
+    verdicts, server, _ = ask(
+        reply(429, b"slow down", headers=[("Retry-After", "30")]), GOOD, key_variable="ANOTHER_KEY", max_wait=0.01
+    )
+    assert verdicts == [Verdict(7.0, "the door opened")]
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+    assert time.monotonic() - began < 20
+
+
 @pytest.mark.parametrize(
     "trouble",
     [

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from swirl_lightning.commands.overlays import with_configs
+
 MOVED = {  # module of an earlier version: where its names are now
     "swirl_lightning.benchmarks": "swirl_lightning.evaluation",
     "swirl_lightning.checkpointing": "swirl_lightning.distributed.checkpointing",
@@ -72,13 +74,7 @@ def with_names_of_today(arguments: Sequence[str]) -> list[str]:
     Args:
         arguments: of the command; ``--config FILE`` or ``--config=FILE``.
     """
-    changed = list(arguments)
-    for place, argument in enumerate(arguments):
-        if argument.startswith("--config="):
-            changed[place] = f"--config={_today(argument.removeprefix('--config='))}"
-        elif place and arguments[place - 1] == "--config":
-            changed[place] = _today(argument)
-    return changed
+    return with_configs(arguments, _today)
 
 
 def _today(value: str) -> str:

@@ -12,7 +12,7 @@ there, as lists do; a key that ends in ``+`` appends to the list (``callbacks+``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,23 @@ def with_overlays(arguments: Sequence[str]) -> list[str]:
         FileNotFoundError: if a file is missing, or one that it names as a default.
         ValueError: if a file is not YAML, or builds on itself.
     """
-    resolved = list(arguments)
+    return with_configs(arguments, _whole)
+
+
+def with_configs(arguments: Sequence[str], change: Callable[[str], str]) -> list[str]:
+    """Arguments of a command with every configuration (a file, or its text) changed.
+
+    Args:
+        arguments: of the command; ``--config FILE`` or ``--config=FILE``.
+        change: from what was named to what takes its place.
+    """
+    changed = list(arguments)
     for place, argument in enumerate(arguments):
         if argument.startswith("--config="):
-            resolved[place] = f"--config={_whole(argument.removeprefix('--config='))}"
+            changed[place] = f"--config={change(argument.removeprefix('--config='))}"
         elif place and arguments[place - 1] == "--config":
-            resolved[place] = _whole(argument)
-    return resolved
+            changed[place] = change(argument)
+    return changed
 
 
 def place_of(arguments: Sequence[str], key: str, word: str | None) -> str | None:

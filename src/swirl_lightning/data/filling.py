@@ -16,7 +16,9 @@ from swirl_lightning.data.shapes import Shape
 from swirl_lightning.data.transcripts import action_turns
 
 LOGPROB = "_logprob"
+_CALL = {"name": pa.string(), "arguments": pa.string()}
 NOT_FITTING = "inferred actions that are not of the column's kind, left empty"
+_CALLS = pa.list_(pa.struct({"id": pa.string(), "type": pa.string(), "function": pa.struct(_CALL)}))
 _PYTHON: dict[str, Any] = {"number": (int, float), "object": dict, "list": list, "boolean": bool}
 
 
@@ -155,7 +157,11 @@ class Filling:
         """The schema with places for actions and their log-probabilities."""
         whole = pa.struct(list(schema))
         if self.shape.kind == "chats":
-            whole = _with(whole, f"{self.shape.paths['messages'][0]}.action_logprob", pa.float64())
+            (path,) = self.shape.paths["messages"]
+            turns = next((value for one in records if (value := lookup(one, path)) is not None), None)
+            if not isinstance(turns, str):  # JSON text takes what it is given
+                whole = _with(whole, f"{path}.action_logprob", pa.float64())
+                whole = _with(whole, f"{path}.tool_calls", _CALLS) if turns and "tool_calls" in turns[0] else whole
         else:
             states = next((value for one in records if (value := self._states(one)) is not None), None)
             beside = self.shape.kind == "trajectories" and not isinstance(states, Along)  # lists side by side

@@ -1,6 +1,8 @@
 """Checkpoints in shards: every rank writes the rows that it holds, and reads those that it needs. Plain torch and safetensors.
 
-``torch.distributed.checkpoint`` does this too, but describes its files in a pickle, which runs code when it is read.
+``torch.distributed.checkpoint`` does this too, but describes its files in a pickle, which runs code when it is read. Its
+``HuggingFaceStorageWriter`` has none: written on two ranks, its files gave the same tensors on one and on three. But it reads
+into tensors that must be there already, as those of an optimizer that has made no step are not, and of a merge or an export.
 
 A checkpoint ``NAME`` is a small file of all that is no tensor, and a folder ``NAME.shards-K`` beside it that the file names.
 The folder is complete before the file is there, so that a checkpoint is whole or not there, as without shards.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -127,12 +128,9 @@ class Inference:
         Returns:
             B lists of ``samples`` actions.
         """
-        if not pairs:
-            return []
         prompts = [self.prompts.idm_prompt(pair).ids for pair in pairs]
-        seeds = [pair_seed(seed, pair, Role.IDM) for pair in pairs]
-        drawn = self.rollout(Role.IDM, prompts, samples, seeds=seeds, params=params, progress=progress)
-        return [[str(action) for action in actions] for actions in self.decode(Role.IDM, drawn)]
+        answers = self._answers(Role.IDM, pairs, prompts, samples, seed, params=params, progress=progress)
+        return [[str(action) for action in actions] for actions in answers]
 
     def predict_states(
         self,
@@ -157,12 +155,18 @@ class Inference:
         Returns:
             B lists of ``samples`` states.
         """
-        if not pairs:
-            return []
         prompts = [self.prompts.fwm_prompt(pair, action).ids for pair, action in zip(pairs, actions, strict=True)]
-        seeds = [pair_seed(seed, pair, Role.FWM) for pair in pairs]
-        drawn = self.rollout(Role.FWM, prompts, samples, seeds=seeds, params=params, progress=progress)
-        return [list(states) for states in self.decode(Role.FWM, drawn)]
+        answers = self._answers(Role.FWM, pairs, prompts, samples, seed, params=params, progress=progress)
+        return [list(states) for states in answers]
+
+    def _answers(
+        self, role: Role, pairs: Sequence[Pair], prompts: Sequence[Sequence[int]], samples: int, seed: int, **options: Any
+    ) -> Iterator[tuple[State, ...]]:
+        """``samples`` decoded answers to each prompt; what is drawn for a pair does not depend on the others."""
+        if not pairs:
+            return iter(())
+        seeds = [pair_seed(seed, pair, role) for pair in pairs]
+        return self.decode(role, self.rollout(role, prompts, samples, seeds=seeds, **options))
 
     def exact_match(self, role: Role, transitions: Sequence[Transition]) -> float:
         """Share of labelled transitions whose answer the role gives right, greedily; compared in the tokenizer's own form."""
