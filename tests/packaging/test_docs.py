@@ -36,6 +36,14 @@ def commands(page):
             before, language = "", None
 
 
+def options(page):
+    """YAML of a run in the fenced blocks of a page."""
+    own_data = page.name == "own-data.md"  # tests/data/test_howto.py reads those
+    for block in [] if own_data else re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        if re.match(r"(model|data|trainer):", block):
+            yield block
+
+
 class Parsed(BaseException):
     """The arguments were accepted; nothing ran."""
 
@@ -46,7 +54,9 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "own.yaml").write_text(CODE["yaml"])
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(DATA))
+    (tmp_path / "my_package.py").write_text("def my_function(member):\n    return 0.0\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     parse = ArgumentParser.parse_args
 
     def stop_then(parser, *args, **kwargs):
@@ -71,6 +81,16 @@ def test_commands_parse_and_name_files_that_exist(page, elsewhere, capsys):
         except SystemExit as stopped:
             status = stopped.code
         pytest.fail(f"{command}\n{status}: {capsys.readouterr().err}")
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if [*options(page)]], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
+def test_yaml_is_understood(page, elsewhere):
+    for block in options(page):
+        Path("block.yaml").write_text(block)
+        with pytest.raises(Parsed):
+            main(["fit", "--config", "configs/quickstart.yaml", "--config", "block.yaml"])
 
 
 def test_there_are_commands():
