@@ -123,7 +123,7 @@ class LatentActionHealth(PhaseEnd):
         if values.get("agreed_accuracy", 1.0) < values["accuracy"]:
             rank_zero_warn(
                 f"what both models agree on is right in {values['agreed_accuracy']:.0%}, the IDM alone in "
-                f"{values['accuracy']:.0%}: agreement is no evidence here; set model.idm.posterior.gate to explained"
+                f"{values['accuracy']:.0%}: agreement is no evidence here; set model.idm.posterior.gate.explained"
             )
         if self._first is None:
             return

@@ -12,7 +12,7 @@ from swirl_lightning.algorithm.proposals import GivenActions, Proposals
 from swirl_lightning.algorithm.rewards import ExactMatch, FunctionReward, JudgeLogprob, RewardPart
 from swirl_lightning.algorithm.rollouts import collect
 from swirl_lightning.algorithm.schedule import PhaseSchedule
-from swirl_lightning.algorithm.settings import PosteriorConfig, RoleSettings
+from swirl_lightning.algorithm.settings import Gate, PosteriorConfig, RoleSettings
 from swirl_lightning.codecs.constraints import ConstraintSpec
 from swirl_lightning.data import TransitionDataModule
 from swirl_lightning.types import Role, SamplingParams
@@ -97,9 +97,9 @@ def test_beta_and_rewards_say_what_wins(module, data):
 
 def test_the_gate_keeps_what_both_models_find_best_and_that_alone(module, data):
     inference, pairs = module.inference, list(data.unlabelled)
-    config = {"gate": "agreement", "greedy": False, "draws": 0, "proposals": [GivenActions(ACTIONS)]}
+    config = {"gate": Gate(agreement=True), "greedy": False, "draws": 0, "proposals": [GivenActions(ACTIONS)]}
     gated = settings(posterior=config)
-    latent = infer_posterior(inference, pairs, gated, seed=0, labels={"wait": 3}, gate="agreement")
+    latent = infer_posterior(inference, pairs, gated, seed=0, labels={"wait": 3}, gate=Gate(agreement=True))
     assert latent.tokens == 0
     for pair, targets, agrees in zip(pairs, latent.targets(gated.posterior), latent.posterior.agreement.tolist(), strict=True):
         q = inference.score_actions([pair] * len(ACTIONS), ACTIONS).logprobs.sum(-1)
@@ -107,12 +107,14 @@ def test_the_gate_keeps_what_both_models_find_best_and_that_alone(module, data):
         p = p.logprobs.sum(-1) / p.mask.sum(-1) / 0.1 + torch.tensor([math.log(1 + 3 * (z == "wait")) for z in ACTIONS])
         assert agrees == (q.argmax() == p.argmax())
         assert targets == ([(ACTIONS[q.argmax()], 1.0)] if agrees else [])
-    strict = infer_posterior(inference, pairs, gated, seed=0, labels={"wait": 3}, gate="explained")
+    strict = infer_posterior(inference, pairs, gated, seed=0, labels={"wait": 3}, gate=Gate(agreement=True, explained=True))
     assert infer_posterior(inference, pairs, gated, seed=0).trusted.all()
     unknown = inference.score_states(pairs, ["?"] * len(pairs), [pair.next_state for pair in pairs]).logprobs.sum(-1)
     best = [max(each, key=lambda zw: zw[1])[0] for each in strict.weighted()]
     known = inference.score_states(pairs, best, [pair.next_state for pair in pairs]).logprobs.sum(-1)
     assert torch.equal(strict.trusted, latent.posterior.agreement & (known > unknown))
+    for b, sure in enumerate(infer_posterior(inference, pairs, gated, seed=0, gate=Gate(confidence=0.6)).trusted.tolist()):
+        assert sure == (latent.posterior.weights[b].max() >= 0.6)
     empty = settings(posterior=config | {"proposals": [Nothing()]})
     with pytest.raises(ValueError, match="nothing is proposed for episode"):
         infer_posterior(inference, pairs, empty, seed=0)

@@ -181,6 +181,18 @@ def test_entropy_effective_number_and_agreement_by_hand():
     assert found.entropy[2] == 0
 
 
+def test_a_reference_at_a_temperature_leaves_the_rest_to_what_was_believed_before():
+    prior, belief = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    rewards, given = torch.tensor([[0.0, 1.0]]), Candidates(prior, prior < 1, torch.zeros(1, 2, dtype=torch.int64), prior, 0)
+    by_hand = torch.tensor([[0.9**0.25 * 0.25**0.75, 0.1**0.25 * 0.75**0.75 * math.exp(1 / 0.5)]])
+    found = solve(given, rewards, 0.5, belief=belief, temperature=4.0)
+    torch.testing.assert_close(found.weights, by_hand / by_hand.sum())
+    bayes = torch.softmax(rewards + belief, -1)  # what the judge alone says
+    torch.testing.assert_close(solve(given, rewards, 1.0, belief=belief, temperature=1e9).weights, bayes)
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        solve(given, rewards, 1.0, temperature=0.0)
+
+
 def test_a_ruled_out_candidate_gets_nothing_and_a_pair_of_them_keeps_its_reference():
     prior = torch.tensor([[0.2, 0.8], [0.2, 0.8]]).log()
     rewards = torch.tensor([[-math.inf, -1.0], [-math.inf, -math.inf]])

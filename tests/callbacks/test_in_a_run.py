@@ -102,7 +102,7 @@ def test_samples_and_health_of_phases_in_closed_form(config, tmp_path):
     closed = {
         "model__fwm__objective": "elbo",
         "model__idm__objective": "posterior",
-        "model__idm__posterior": {"draws": 0, "proposals": ["SeenActions"], "gate": "agreement"},
+        "model__idm__posterior": {"draws": 0, "proposals": ["SeenActions"], "gate": {"agreement": True}},
     }
     assert main(config(**closed)) == 0
     for row in lines(tmp_path / "run" / "samples.jsonl"):

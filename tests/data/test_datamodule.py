@@ -70,14 +70,20 @@ def test_episodes_without_actions_are_for_swirl_only(data):
     assert len(module.labelled) + len(module.val) + len(module.test) == 40
 
 
-def test_warmup_epochs_of_so_many_batches_go_on_where_the_last_one_stopped(data):
-    module = data(max_labelled=10, warmup_batch_size=4, warmup_batches=3)
+def test_epochs_of_so_many_batches_go_on_where_the_last_one_stopped(data):
+    module = data(max_labelled=10, max_unlabelled=10, warmup_batch_size=4, warmup_batches=3, batch_size=4, swirl_batches=3)
     module.setup()
-    seen = [index for epoch in range(5) for index in module._warmup_order(epoch)]
-    assert len(seen) == 5 * 3 * 4
-    assert all(sorted(seen[at : at + 10]) == list(range(10)) for at in range(0, 60, 10))  # whole passes, in a row
-    with pytest.raises(ValueError, match="warmup_batches must be at least 1"):
-        data(warmup_batches=0)
+    warmup = [index for epoch in range(5) for index in module._order(10, 12, epoch)]
+    assert len(warmup) == 5 * 3 * 4
+    assert all(sorted(warmup[at : at + 10]) == list(range(10)) for at in range(0, 60, 10))  # whole passes, in a row
+    module.trainer = L.Trainer(logger=False)
+    swirl = [list(module._swirl_order(EpochPlan(phase, number))) for number, phase in enumerate([Phase.FWM, Phase.IDM])]
+    assert sorted(swirl[0][:10]) == list(range(10)) == sorted(swirl[0][10:] + swirl[1][:8])  # Phase II goes on after Phase I
+    for wrong in ({"warmup_batches": 0}, {"swirl_batches": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be at least 1"):
+            data(**wrong)
+    with pytest.raises(ValueError, match="both say how long a SWIRL epoch is"):
+        data(state_only="x", stream_batches=2, swirl_batches=2)
 
 
 def test_caps_draw_from_all_episodes_of_a_split(data):

@@ -52,7 +52,7 @@ class LatentPosterior:
 
     def targets(self, config: PosteriorConfig) -> list[list[tuple[str, float]]]:
         """What a policy with such a gate learns of each pair."""
-        return self.weighted(config.least_weight) if config.gate == "none" else self.trustworthy()
+        return self.weighted(config.least_weight) if config.gate.open else self.trustworthy()
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ def infer_posterior(
     seed: int,
     epoch: int = 0,
     labels: Mapping[str, int] = MappingProxyType({}),
-    gate: Gate = "none",
+    gate: Gate = Gate(),  # noqa: B008  # frozen
     reference: Role | None = None,
     skip_nonfinite: bool = False,
 ) -> LatentPosterior:
@@ -86,7 +86,7 @@ def infer_posterior(
         seed: of the run; what is drawn for a pair depends on seed, epoch and the pair only.
         epoch: of the run; also chooses the wording where there are several.
         labels: how often the labels have each action: what the FWM believes of actions before it has seen anything.
-        gate: which pairs are trusted; ``none`` trusts all.
+        gate: which pairs are trusted.
         reference: role whose scores come from the reference policy, which does not move within a phase.
         skip_nonfinite: rule candidates out whose reward is NaN instead of raising.
 
@@ -123,9 +123,12 @@ def infer_posterior(
         draws=settings.posterior.draws,
     )
     belief = rows(torch.tensor([math.log(1.0 + labels.get(member.action, 0)) for member in members]))
-    posterior = solve(candidates, rows(rewards), settings.posterior.beta, belief=belief)
-    trusted = torch.ones_like(posterior.agreement) if gate == "none" else posterior.agreement
-    if gate == "explained":
+    config = settings.posterior
+    posterior = solve(candidates, rows(rewards), config.beta, belief=belief, temperature=config.temperature)
+    trusted = posterior.weights.amax(-1) >= gate.confidence  # [B]
+    if gate.agreement:
+        trusted = trusted & posterior.agreement
+    if gate.explained:
         unknown = [[builder.state_only_row(pair, builder.wording_of(pair, Role.FWM, epoch))] for pair in pairs]
         without = score_under(inference, Role.FWM, unknown, reference).logprobs.sum(-1)  # [B], log P(y | x)
         known = rows(seen.judged.logprobs.sum(-1)).gather(-1, posterior.best[:, None])[:, 0]  # [B], log P(y | x, z)

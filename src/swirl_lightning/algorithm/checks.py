@@ -41,12 +41,11 @@ def check_settings(
             "copies it into both roles; set model.warmup to each, or schedule.warmup_epochs to 0"
         )
     fwm, idm = roles[Role.FWM], roles[Role.IDM]
-    gates, state_only = {fwm.posterior.gate, idm.posterior.gate}, state_only_weight + fwm.state_only_weight
+    explained = any(settings.posterior.gate.explained for settings in roles.values())
     refused = {
         "state_only_weight must be >= 0": state_only_weight < 0,
-        "posterior.gate: explained needs a state_only_weight, or nothing teaches what an unknown action is": "explained"
-        in gates
-        and not state_only,
+        "posterior.gate.explained needs a state_only_weight, or nothing teaches what an unknown action is": explained
+        and not state_only_weight + fwm.state_only_weight,
         "idm.nll_weight: there is no label to learn from in Phase II; it belongs to fwm": idm.nll_weight,
         "idm.state_only_weight: the IDM predicts no states; it belongs to fwm": idm.state_only_weight,
         "idm.anchor: there is no observed action; it belongs to fwm": idm.anchor,
@@ -57,8 +56,8 @@ def check_settings(
         "fwm.nll_weight: with objective elbo the likelihood is the objective already": fwm.objective == "elbo"
         and fwm.nll_weight,
         "fwm.posterior.proposals: actions are proposed by idm.posterior.proposals": fwm.posterior.proposals,
-        "fwm.posterior.gate is about latent actions: it needs fwm.objective elbo": fwm.posterior.gate != "none"
-        and fwm.objective != "elbo",
+        "fwm.posterior.gate is about latent actions: it needs fwm.objective elbo": fwm.objective != "elbo"
+        and not fwm.posterior.gate.open,
         "idm.dream_weight needs the posterior of the latent action: set idm.objective to posterior or none": idm.dream_weight
         and idm.objective == "grpo",
     }

@@ -12,8 +12,40 @@ from swirl_lightning.algorithm.rewards import JudgeLogprob, RewardPart
 from swirl_lightning.codecs.constraints import ConstraintSpec
 from swirl_lightning.types import SamplingParams
 
-Gate = Literal["none", "agreement", "explained"]
 Objective = Literal["grpo", "posterior", "elbo", "none"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Which pairs a policy learns from: those that meet all conditions, by their best candidate alone; the others wait.
+
+    A soft posterior learns the models' common mistakes by heart. Without any condition it is learned from all pairs.
+
+    Attributes:
+        confidence: least weight of the best candidate; 0 is no condition.
+        agreement: the best candidate is the same for both models (for the FWM's, actions count as often as labels have
+            them). What two models agree on is nearly always right, but tells a policy little that is new.
+        explained: the next state is likelier with the best candidate than with an unknown action, as
+            ``log P(y|x,z) > log P(y|x)``: for free text, where all candidates may be wrong. Needs a ``state_only_weight``.
+    """
+
+    confidence: float = 0.0
+    agreement: bool = False
+    explained: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        if not 0 <= self.confidence < 1:
+            raise ValueError(f"posterior.gate.confidence must lie in [0, 1), got {self.confidence}")
+
+    @property
+    def open(self) -> bool:
+        """Whether there is no condition."""
+        return not (self.confidence or self.agreement or self.explained)
 
 
 @dataclass(frozen=True)
@@ -22,24 +54,23 @@ class PosteriorConfig:
 
     Attributes:
         beta: weight of the divergence to the reference policy, as in GRPO.
+        temperature: of the reference policy (IDM only). An IDM that knows few labels by heart is far too sure; above 1, what
+            the FWM says counts for more: ``q* ~ pi_ref^(1/T) p(z)^(1-1/T) exp(reward / beta)``, p being how common actions are
+            in the labels. 1 is the paper's objective; with ``JudgeLogprob`` as a sum and ``beta: 1``, infinity is Bayes' rule.
         greedy: whether the IDM's greedy answer is a candidate (IDM only).
         draws: candidate actions that the IDM draws for a pair (IDM only; the FWM's candidates are a group of ``group_size`` and
             the observed next state).
         proposals: where more candidate actions come from (IDM only).
-        gate: ``agreement`` learns only from pairs whose best candidate is the same for both models (for the FWM's, actions
-            count as often as labels have them), and that one alone; the others wait for a later iteration. What two models
-            with different mistakes agree on is nearly always right; a soft posterior learns their mistakes by heart.
-            ``explained`` asks, too, that the next state is likelier with the action than with an unknown one,
-            ``log P(y|x,z) > log P(y|x)``: for free text, where candidates may all be wrong; needs a ``state_only_weight``.
-            Each role has its own (the FWM with ``elbo``): an FWM averages wrong labels away, an IDM repeats them.
+        gate: which pairs are learned from; each role has its own (the FWM with ``elbo``).
         least_weight: candidates with less weight are left out of the likelihood, which saves their computation.
     """
 
     beta: float = 0.1
+    temperature: float = 1.0
     greedy: bool = True
     draws: int = 8
     proposals: Sequence[Proposals] = ()
-    gate: Gate = "none"
+    gate: Gate = Gate()
     least_weight: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -50,6 +81,8 @@ class PosteriorConfig:
         """
         if not self.beta > 0:
             raise ValueError(f"posterior.beta must be positive, got {self.beta}")
+        if not self.temperature > 0:
+            raise ValueError(f"posterior.temperature must be positive, got {self.temperature}")
         if self.draws < 0:
             raise ValueError(f"posterior.draws must be >= 0, got {self.draws}")
         if not (self.greedy or self.proposals):

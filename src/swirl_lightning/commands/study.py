@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile
@@ -32,13 +32,14 @@ class Method:
         name: name in the table.
         overrides: options of ``swirl fit``, e.g. ``{model.schedule.order: [fwm]}``.
         start: ``warmup`` begins from the seed's SFT models; ``scratch`` runs the base configuration from the beginning, with
-            ``model.schedule.iterations: 0`` as a supervised baseline of its own.
+            ``model.schedule.iterations: 0`` as a supervised baseline of its own; the name of such a baseline begins from its
+            models, e.g. from a warm-up that learned from state-only pairs, too.
         per_iteration: a row after every iteration instead of one after the last.
     """
 
     name: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    start: Literal["warmup", "scratch"] = "warmup"
+    start: str = "warmup"
     per_iteration: bool = False
 
 
@@ -101,6 +102,11 @@ class Study:
         names = [method.name for method in self.variants]
         if len(set(names)) != len(names):
             raise ValueError(f"study: method names repeat: {sorted(names)}")
+        if unknown := [m for m in self.methods if m.start not in ("warmup", "scratch", *self._baselines)]:
+            raise ValueError(
+                f"study: method {unknown[0].name!r} starts from {unknown[0].start!r}: give warmup, scratch, or the name of a "
+                "method that starts from scratch"
+            )
         if self.warmup_run is not None and len(self.seeds) > 1:
             raise ValueError("study: warmup_run holds one seed's models; give one seed")
         if self.page is not None and not self.page.is_file():
@@ -112,10 +118,15 @@ class Study:
         made: list[Method] = []
         for method in self.methods:
             made.append(method)
-            for option, values in self.ablate.items() if method.start == "warmup" else ():
+            for option, values in self.ablate.items() if method.start != "scratch" else ():
                 name = f"{method.name}, {option.rpartition('.')[2]}"
                 made += [replace(method, name=f"{name}={v}", overrides={**method.overrides, option: v}) for v in values]
         return made
+
+    @property
+    def _baselines(self) -> dict[str, Method]:
+        """Methods from scratch, by name: others may start from their models."""
+        return {method.name: method for method in self.methods if method.start == "scratch"}
 
     # ------------------------------------------------------------------ running
 
@@ -128,6 +139,7 @@ class Study:
             if self.warmup_run is None:
                 list(pool.map(lambda seed: self._cell(seed, None, bar), self.seeds))
             cells = [(seed, method) for seed in self.seeds for method in self.variants]
+            cells.sort(key=lambda cell: cell[1].start != "scratch")  # others start from their models
             list(pool.map(lambda cell: self._cell(cell[0], cell[1], bar), cells))
         report = self._report(seconds=time.time() - started)
         write_report(report, self.out, self.title)
@@ -220,11 +232,13 @@ class Study:
     def _options(self, seed: int, method: Method | None) -> dict[str, Any]:
         options: dict[str, Any] = {"run_dir": str(self.folder(seed, method)), **dict.fromkeys(self.seed_options, seed)}
         options |= {"trainer.enable_progress_bar": False, **self.overrides, **self._data}
+        supervised = method is None or method.name in {other.start for other in self.methods}  # others begin from its models
+        if supervised:
+            options |= {"model.schedule.iterations": 0, **self.warmup_overrides}
         if method is None:
-            options["model.schedule.iterations"] = 0
-            return {**options, **self.warmup_overrides}
-        if method.start == "warmup":
-            models = self.folder(seed, None) / "export" / "warmup"
+            return options
+        if method.start != "scratch":
+            models = self.folder(seed, self._baselines.get(method.start)) / "export" / "warmup"
             options["model.schedule.warmup_epochs"] = 0
             options["model.world_model.base"] = str(models / "fwm")
             if method.overrides.get("model.world_model.storage", "separate") == "separate":

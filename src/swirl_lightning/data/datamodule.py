@@ -60,6 +60,8 @@ class TransitionDataModule(L.LightningDataModule):
         warmup_batches: batches of a warm-up epoch, after which evaluation and checkpoints come; the next epoch goes on where
             the last one stopped. None is one pass over the labelled transitions.
         batch_size: pairs (groups) of a SWIRL batch, over all processes.
+        swirl_batches: batches of a SWIRL epoch, which goes on where the last one stopped: so the models judge pairs that they
+            have not learned from yet. None is one pass over the state-only pairs.
         stream_batches: batches of a SWIRL epoch; ``state_only`` is then read while training, for more than memory and disk
             hold, and every epoch goes on where the last one stopped. None reads it before.
         stream_buffer: pairs of the stream among which the next one is drawn.
@@ -89,6 +91,7 @@ class TransitionDataModule(L.LightningDataModule):
         warmup_batch_size: int = 32,
         warmup_batches: int | None = None,
         batch_size: int = 16,
+        swirl_batches: int | None = None,
         stream_batches: int | None = None,
         stream_buffer: int = 1024,
         replay_batch_size: int = 0,
@@ -97,8 +100,13 @@ class TransitionDataModule(L.LightningDataModule):
         stream: str | None = None,
     ) -> None:
         super().__init__()
-        if warmup_batches is not None and warmup_batches < 1:
-            raise ValueError(f"data.warmup_batches must be at least 1, got {warmup_batches}")
+        for name, batches in (("warmup_batches", warmup_batches), ("swirl_batches", swirl_batches)):
+            if batches is not None and batches < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {batches}")
+        if swirl_batches is not None and stream_batches is not None:
+            raise ValueError(
+                "data.swirl_batches and stream_batches both say how long a SWIRL epoch is: of a stream, the latter"
+            )
         if stream is not None:
             raise ValueError(f"data.stream is data.state_only now: write state_only: {stream}, and keep stream_batches")
         if stream_batches is not None and (state_only is None or stream_batches < 1):
@@ -118,6 +126,7 @@ class TransitionDataModule(L.LightningDataModule):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.caps = {"labelled": max_labelled, "unlabelled": max_unlabelled, "val": max_val, "test": max_test}
         self.warmup_batch_size, self.warmup_batches, self.batch_size = warmup_batch_size, warmup_batches, batch_size
+        self.swirl_batches = swirl_batches
         self.replay_batch_size, self.eval_batch_size, self.seed = replay_batch_size, eval_batch_size, seed
         self.labelled: Sequence[Transition] = ()
         self.unlabelled: Sequence[UnlabelledPair] = ()
@@ -214,15 +223,13 @@ class TransitionDataModule(L.LightningDataModule):
         assert self.trainer is not None
         return self._run.plan(self.trainer.current_epoch)
 
-    def _warmup_order(self, epoch: int) -> list[int]:
-        """Indices of an epoch out of the endless row of passes over the labelled transitions, each in an order of its own."""
-        size = len(self.labelled)
-        if self.warmup_batches is None:
-            return epoch_order(size, self.seed, epoch)
-        span = self.warmup_batches * self.warmup_batch_size
-        first, last = epoch * span // size, ((epoch + 1) * span - 1) // size
-        passes = [index for number in range(first, last + 1) for index in epoch_order(size, self.seed, number)]
-        return passes[epoch * span - first * size :][:span]
+    def _order(self, size: int, span: int | None, number: int) -> list[int]:
+        """Indices of the epoch ``number`` out of endless passes over ``size`` rows, each pass in an order of its own."""
+        if span is None:
+            return epoch_order(size, self.seed, number)
+        first, last = number * span // size, ((number + 1) * span - 1) // size
+        passes = [index for n in range(first, last + 1) for index in epoch_order(size, self.seed, n)]
+        return passes[number * span - first * size :][:span]
 
     @override
     def train_dataloader(self) -> EpochLoader:
@@ -234,7 +241,8 @@ class TransitionDataModule(L.LightningDataModule):
                 rank_zero_warn(f"data.{name} is {size}, so {trainer.world_size - size} of {trainer.world_size} processes idle")
         epoch, place = trainer.current_epoch, {"rank": trainer.global_rank, "world_size": trainer.world_size}
         if plan.phase is Phase.WARMUP:
-            order, size = self._warmup_order(epoch), self.warmup_batch_size
+            size = self.warmup_batch_size
+            order = self._order(len(self.labelled), self.warmup_batches and self.warmup_batches * size, epoch)
             pairs = self._endless_pairs() if plan.state_only else None
             make = warmup_batches(self.labelled, pairs, size, plan.number * -(-len(order) // size) * size, **place)
             return self._epoch_loader(order, size, make, self.labelled, 1)
@@ -269,7 +277,9 @@ class TransitionDataModule(L.LightningDataModule):
         """Numbers of an epoch's pairs; out of a stream, those that follow the ones of the epoch before."""
         if self.stream_batches is None:
             assert self.trainer is not None
-            return epoch_order(len(self.unlabelled), self.seed, self.trainer.current_epoch)
+            if self.swirl_batches is None:
+                return epoch_order(len(self.unlabelled), self.seed, self.trainer.current_epoch)
+            return self._order(len(self.unlabelled), self.swirl_batches * self.batch_size, plan.number)
         size = self.stream_batches * self.batch_size
         return range(plan.number * size, (plan.number + 1) * size)
 

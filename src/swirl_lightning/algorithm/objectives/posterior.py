@@ -55,8 +55,12 @@ class Posterior:
     best: Tensor  # int64 [B], the candidate that weighs most
 
 
-def solve(candidates: Candidates, rewards: Tensor, beta: float, *, belief: Tensor | None = None) -> Posterior:
+def solve(
+    candidates: Candidates, rewards: Tensor, beta: float, *, belief: Tensor | None = None, temperature: float = 1.0
+) -> Posterior:
     """The optimum ``q* ~ pi_ref exp(r / beta)`` of ``E_q[r] - beta KL(q || pi_ref)`` over the candidates.
+
+    With a temperature T above 1 the reference is ``pi_ref^(1/T) p^(1-1/T)``, p being the belief: less sure of itself.
 
     Args:
         candidates: with their reference log-probabilities.
@@ -64,27 +68,32 @@ def solve(candidates: Candidates, rewards: Tensor, beta: float, *, belief: Tenso
         beta: weight of the divergence.
         belief: [B, N], log-probability of each candidate before anything is seen, up to a constant; the reward's best candidate
             maximises ``r / beta`` plus it. None is an even one.
+        temperature: of the reference policy.
 
     Returns:
         The posterior, without gradient. A pair of which every candidate is ruled out keeps the reference's weights.
 
     Raises:
-        ValueError: if ``beta`` is not positive, or a reward is NaN or ``+inf``.
+        ValueError: if ``beta`` or ``temperature`` is not positive, or a reward is NaN or ``+inf``.
     """
     if not beta > 0:
         raise ValueError(f"beta must be positive, got {beta}: without a divergence the optimum is one candidate")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
     prior, mask = candidates.prior.detach(), candidates.mask
+    belief = torch.zeros_like(prior) if belief is None else belief
     rewards = rewards.detach().masked_fill(~mask, -math.inf)
     if bool((rewards.isnan() | (rewards == math.inf)).any()):
         at = (rewards.isnan() | (rewards == math.inf)).nonzero().tolist()
         raise ValueError(f"rewards are not finite at (pair, candidate) {at[:10]}{' ...' if len(at) > 10 else ''}")
-    base = (prior + _log_importance(candidates)).masked_fill(~mask, -math.inf)  # [B, N]
+    reference = prior / temperature + (1 - 1 / temperature) * belief
+    base = (reference + _log_importance(candidates)).masked_fill(~mask, -math.inf)  # [B, N]
     tilted = base + rewards / beta
     ruled_out = torch.isneginf(tilted).all(-1, keepdim=True)  # [B, 1]
     weights = torch.softmax(torch.where(ruled_out, base, tilted), dim=-1)  # [B, N]
     entropy = -torch.special.xlogy(weights, weights).sum(-1)
     favourite = prior.masked_fill(~mask, -math.inf).argmax(-1)  # [B]
-    alone = rewards / beta if belief is None else rewards / beta + belief  # [B, N]
+    alone = rewards / beta + belief  # [B, N]
     agreement = (alone.gather(-1, favourite[:, None])[:, 0] == alone.amax(-1)) & ~ruled_out[:, 0]
     return Posterior(weights, entropy, 1 / weights.square().sum(-1), agreement, weights.argmax(-1))
 
