@@ -54,12 +54,12 @@ class BenchmarkEvaluation(PhaseEnd):
             raise ValueError(f"BenchmarkEvaluation.splits: {unknown.pop()!r} is not val or test")
         self.splits, self.best_of, self.limit = None if splits is None else tuple(splits), tuple(best_of), limit
         self.batch_size, self.benchmark, self.extra = batch_size, benchmark, extra
-        self._started = time.time()
+        self._started, self._cpu_started = time.time(), time.process_time()
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SwirlModule)
-        self._started = time.time()
+        self._started, self._cpu_started = time.time(), time.process_time()
         if trainer.is_global_zero:
             drop_later(Path(trainer.default_root_dir) / METRICS, trainer.global_step)
         if not self._splits(pl_module):
@@ -106,6 +106,7 @@ class BenchmarkEvaluation(PhaseEnd):
         spent = {
             "seconds": time.time() - began,
             "elapsed": time.time() - self._started,
+            "cpu_seconds": time.process_time() - self._cpu_started,
             "generated_tokens": module.generated_tokens,
         }
         for row in rows:

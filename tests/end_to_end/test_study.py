@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from swirl_lightning.cli import main
-from swirl_lightning.commands.report import summarise
+from swirl_lightning.commands.report import differences, differences_as_markdown, summarise
 
 
 @pytest.mark.slow
@@ -23,26 +23,59 @@ def test_a_study_runs_its_cells_and_reports_them(config, tmp_path, monkeypatch):
         "seeds": [0],
         "seed_options": ["seed_everything", "data.init_args.seed"],
         "overrides": {"trainer.callbacks": [evaluation, {"class_path": "swirl_lightning.callbacks.ExportModels"}]},
-        "methods": [{"name": "sft-continue", "overrides": {"model.schedule.order": ["pseudo"]}}],
+        "of": "other",
+        "methods": [
+            {"name": "sft-continue", "overrides": {"model.schedule.order": ["pseudo"]}},
+            {"name": "whole", "start": "scratch", "overrides": {"model.schedule.order": ["fwm"]}},
+            {"name": "other", "start": "whole", "config": str(tmp_path / "other.yaml")},
+        ],
         "ablate": {"model.pseudo_temperature": [0.5]},
     }
+    (tmp_path / "other.yaml").write_text("model: { schedule: { iterations: 1 }, pseudo_temperature: 0.25 }")
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(settings))
     assert main(["study", "--config", str(file)]) == 0
     report = json.loads((tmp_path / "study" / "report.json").read_text())
     warmer = "sft-continue, pseudo_temperature=0.5"
-    assert [row["method"] for row in report["rows"]] == ["sft", "copy", "best-of-2", "sft-continue", warmer]
+    assert [row["method"] for row in report["rows"]] == [
+        *(
+            "sft",
+            "copy",
+            "best-of-2",
+            "sft-continue",
+            warmer,
+            "whole, warm-up",
+            "whole",
+            "other",
+            "other, pseudo_temperature=0.5",
+        )
+    ]
     assert report["costs"][warmer]["generated_tokens"] > 0
     assert report["costs"][warmer]["seconds"] > 0
-    assert report["costs"]["warmup"]["generated_tokens"] == 0
+    assert report["costs"]["sft"]["generated_tokens"] == 0
+    assert report["costs"]["sft"]["cpu_seconds"] > 0
+    assert report["differences"].keys() == {row["method"] for row in report["rows"]} - {"best-of-2", "other"}
+    started = yaml.safe_load((tmp_path / "study" / "seed-0" / "other" / "config.yaml").read_text())["model"]
+    assert started["world_model"]["base"].endswith("seed-0/whole/export/warmup/fwm")
+    assert started["pseudo_temperature"] == 0.25
     options = json.loads((tmp_path / "study" / "seed-0" / warmer / "options.json").read_text())
     assert options["model.pseudo_temperature"] == 0.5
     assert {"fwm", "idm", "seeds"} <= set(report["rows"][-1])
     assert "sft-continue" in (tmp_path / "study" / "report.md").read_text()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("metrics.jsonl")}
-    assert len(before) == 3
+    assert len(before) == 6
     assert main(["study", "--config", str(file)]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("metrics.jsonl")}
+
+
+def test_differences_are_paired_by_seed():
+    ours = {seed: {"fwm": {"exact_match": 0.5 + seed}, "idm": {"exact_match": 1.0}, "both": {}} for seed in range(3)}
+    theirs = {seed: {"fwm": {"exact_match": float(seed)}, "idm": {}, "both": {}} for seed in range(2)}
+    found = differences({"ours": ours, "theirs": theirs}, "ours")
+    assert found == {"theirs": {"FWM": [0.5, 0.5, 0.5]}}
+    assert differences_as_markdown(found, "ours").splitlines()[-1] == "| theirs | +0.500 [+0.500, +0.500] |  |  |"
+    with pytest.raises(ValueError, match="of names no row: 'mine'"):
+        differences({"ours": ours}, "mine")
 
 
 def test_a_baseline_that_is_never_right_has_no_relative_gain():

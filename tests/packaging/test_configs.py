@@ -64,7 +64,8 @@ def test_overrides_of_a_study_are_options_of_fit(file, monkeypatch):
     assert study.methods
     for method in (None, *study.methods):
         options = [f"--{key}={_as_argument(value)}" for key, value in study._options(study.seeds[0], method).items()]
-        print_config(["fit", "--config", str(study.base), *options])
+        more = [] if method is None or method.config is None else ["--config", str(method.config)]
+        print_config(["fit", "--config", str(study.base), *more, *options])
 
 
 @pytest.mark.parametrize("command", [*TRAINER_COMMANDS, *(command for command in COMMANDS if command != "compare")])

@@ -21,6 +21,7 @@ SHOWN = {  # column title: (role, measure)
     "IDM exact": ("idm", "exact_match"),
     "IDM exact, sampled": ("idm", "sampled/exact_match"),
     "IDM log Q": ("idm", "logprob"),
+    "mean of both": ("both", "exact_match"),
 }
 IF_MEASURED = {  # columns of worlds that have them
     "FWM exact, changed": ("fwm", "changed/exact_match"),
@@ -67,6 +68,9 @@ def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) ->
                 merge(rows, key.replace("_", "-"), {"fwm": record[key]}, prefix)
         elif match := _PHASE_LABEL.match(record["label"]):
             merge(rows, f"{name}-{match[1]}" if per_iteration else name, record, prefix)  # later phases replace earlier
+    for row in rows.values():
+        exact = [row[role]["exact_match"] for role in ("fwm", "idm") if "exact_match" in row[role]]
+        row["both"] = {"exact_match": sum(exact) / 2} if len(exact) == 2 else {}
     return rows
 
 
@@ -89,7 +93,7 @@ def summarise(
         measure: the FWM's measure that the gain is about.
     """
     row: dict[str, Any] = {"method": name, "seeds": len(per_seed)}
-    for role in ("fwm", "idm"):
+    for role in ("fwm", "idm", "both"):
         measures = set.intersection(*(set(measures[role]) for measures in per_seed))
         row[role] = {m: sum(s[role][m] for s in per_seed) / len(per_seed) for m in sorted(measures)}
         if len(per_seed) > 1:
@@ -104,11 +108,55 @@ def summarise(
     return row
 
 
-def run_costs(folder: Path) -> dict[str, float]:
-    """Wall time and tokens sampled by training up to a run's last evaluation, and the health of its latent actions at the end.
+def differences(
+    collected: Mapping[str, Mapping[int, Measures]], of: str, measure: str = MAIN[1]
+) -> dict[str, dict[str, list[float]]]:
+    """How much better one row is than each other, paired by seed.
+
+    Args:
+        collected: row name to seed to measures.
+        of: the row.
+        measure: the FWM's measure; the IDM and the mean of both are compared in exact match.
 
     Returns:
-        ``seconds`` (since the start or the last resume), ``generated_tokens``, ``code_gap`` and ``unique_share``, where known.
+        Other row to column to the mean difference and, with several seeds, its 95 % interval.
+
+    Raises:
+        ValueError: if there is no such row.
+    """
+    if of not in collected:
+        raise ValueError(f"study: of names no row: {of!r} is not among {', '.join(collected)}")
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, by_seed in collected.items():
+        for title, role, key in (("FWM", "fwm", measure), ("IDM", "idm", "exact_match"), ("mean", "both", "exact_match")):
+            pairs = [(collected[of][seed], by_seed[seed]) for seed in by_seed.keys() & collected[of].keys()]
+            values = [ours[role][key] - theirs[role][key] for ours, theirs in pairs if key in theirs[role]]
+            if name != of and values:
+                found.setdefault(name, {})[title] = list(mean_interval(values)) if len(values) > 1 else values
+    return found
+
+
+def differences_as_markdown(found: Mapping[str, Mapping[str, Sequence[float]]], of: str) -> str:
+    """The table of ``differences``."""
+    lines = [f"| {of} minus | FWM | IDM | mean of both |", "|---|---|---|---|"]
+    for name, row in found.items():
+        cells = [_difference(row.get(title, ())) for title in ("FWM", "IDM", "mean")]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _difference(value: Sequence[float]) -> str:
+    if not value:
+        return ""
+    return f"{value[0]:+.3f}" + (f" [{value[1]:+.3f}, {value[2]:+.3f}]" if len(value) == 3 else "")
+
+
+def run_costs(folder: Path) -> dict[str, float]:
+    """Time, tokens sampled by training up to a run's last evaluation, and the health of its latent actions at the end.
+
+    Returns:
+        ``seconds`` and, of the processor, ``cpu_seconds`` (since the start or the last resume), ``generated_tokens``,
+        ``code_gap`` and ``unique_share``, where known.
     """
 
     def records(name: str) -> list[dict[str, Any]]:
@@ -116,7 +164,7 @@ def run_costs(folder: Path) -> dict[str, float]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
     costs: dict[str, float] = {}
-    for field, name in (("elapsed", "seconds"), ("generated_tokens", "generated_tokens")):
+    for field, name in (("elapsed", "seconds"), ("cpu_seconds", "cpu_seconds"), ("generated_tokens", "generated_tokens")):
         found = [float(record[field]) for record in records("metrics.jsonl") if field in record]
         costs |= {name: max(found)} if found else {}
     last = (records("health.jsonl") or [{}])[-1]
@@ -125,7 +173,7 @@ def run_costs(folder: Path) -> dict[str, float]:
 
 def costs_as_markdown(costs: Mapping[str, Mapping[str, float]]) -> str:
     """What a run of each method cost, and its latent actions' health, where there is any; means over seeds."""
-    columns = {"minutes": ("seconds", 60), "tokens sampled": ("generated_tokens", 1)}
+    columns = {"minutes": ("seconds", 60), "processor minutes": ("cpu_seconds", 60), "tokens sampled": ("generated_tokens", 1)}
     health = {"code gap": ("code_gap", 1), "unique actions": ("unique_share", 1)}
     columns |= {title: column for title, column in health.items() if any(column[0] in row for row in costs.values())}
     lines = ["| run | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
@@ -171,8 +219,7 @@ def write_report(report: Mapping[str, Any], out: Path, title: str) -> None:
         f"Held-out episodes ({report['split']} split), {seeds} seed{'s' if seeds > 1 else ''}{intervals}. Greedy decoding "
         f"unless it says sampled (temperature 0.75, top-p 0.96). The gain is in {report['measure']}.",
         "",
-        as_markdown(report["rows"]),
-        "",
+        *_tables(report),
         "What a run took on average. Tokens are those that training sampled; the code gap is the next state's log-probability "
         "under the IDM's action minus under the true one.",
         "",
@@ -180,6 +227,14 @@ def write_report(report: Mapping[str, Any], out: Path, title: str) -> None:
         "",
     ]
     (out / "report.md").write_text("\n".join(text), encoding="utf-8")
+
+
+def _tables(report: Mapping[str, Any]) -> list[str]:
+    """The rows, and the differences where a row is named, as lines of Markdown."""
+    lines = [as_markdown(report["rows"]), ""]
+    if report.get("differences"):
+        lines += [differences_as_markdown(report["differences"], report["of"]), ""]
+    return lines
 
 
 def write_page(report: Mapping[str, Any], page: Path) -> None:
@@ -193,4 +248,5 @@ def write_page(report: Mapping[str, Any], page: Path) -> None:
     if begin not in text or end not in text:
         raise ValueError(f"{page} has no place for the report: it needs the lines {begin} and {end}")
     before, after = text[: text.index(begin)], text[text.index(end) :]
-    page.write_text(f"{before}{begin}\n{as_markdown(report['rows'])}\n{after}", encoding="utf-8")
+    tables = "\n".join([*_tables(report), costs_as_markdown(report["costs"]), ""])
+    page.write_text(f"{before}{begin}\n{tables}{after}", encoding="utf-8")

@@ -21,7 +21,7 @@ from swirl_lightning.commands.loading import run_parser
 from swirl_lightning.commands.options import Columns, named_as
 from swirl_lightning.commands.overlays import with_overlays
 from swirl_lightning.commands.parsing import Parser
-from swirl_lightning.commands.report import Measures, run_costs, run_rows, summarise, write_page, write_report
+from swirl_lightning.commands.report import Measures, differences, run_costs, run_rows, summarise, write_page, write_report
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,19 @@ class Method:
     Attributes:
         name: name in the table.
         overrides: options of ``swirl fit``, e.g. ``{model.schedule.order: [fwm]}``.
+        config: a configuration on top of the study's base, e.g. ``configs/recipe/paper.yaml``.
         start: ``warmup`` begins from the seed's SFT models; ``scratch`` runs the base configuration from the beginning, with
-            ``model.schedule.iterations: 0`` as a supervised baseline of its own; the name of such a baseline begins from its
-            models, e.g. from a warm-up that learned from state-only pairs, too.
+            ``model.schedule.iterations: 0`` as a supervised baseline of its own; the name of such a method begins from the
+            models of its warm-up, which it must export.
+        run: an existing run from scratch that is taken as it is, instead of one of the study's own (single seed).
         per_iteration: a row after every iteration instead of one after the last.
     """
 
     name: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    config: Path | None = None
     start: str = "warmup"
+    run: Path | None = None
     per_iteration: bool = False
 
 
@@ -55,11 +59,11 @@ class Study:
         warmup_overrides: options of the warm-up runs only.
         overrides: options of all runs.
         seed_options: options that are set to the seed.
-        warmup_run: use the warm-up of an existing run instead of training one (single seed).
         workers: runs at a time, each with ``threads`` CPU threads.
         threads: CPU threads per run.
         split: split that the report is about.
         measure: the FWM's measure that gains are about, e.g. ``tool_bleu``.
+        of: row whose differences to every other one are shown, paired by seed.
         title: first line of the report.
         ablate: options whose values are tried one after another in every method that starts from the warm-up, e.g.
             ``{model.fwm.group_size: [4, 8, 32]}``: a row ``swirl, group_size=4`` each.
@@ -76,11 +80,11 @@ class Study:
     warmup_overrides: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
     seed_options: list[str] = field(default_factory=lambda: ["seed_everything"])
-    warmup_run: Path | None = None
     workers: int = 1
     threads: int = 1
     split: str = "test"
     measure: str = "exact_match"
+    of: str | None = None
     title: str = "Study"
     ablate: dict[str, list[Any]] = field(default_factory=dict)
     columns: Columns | None = None
@@ -95,8 +99,9 @@ class Study:
             FileNotFoundError: if the base configuration is missing.
             ValueError: if there is nothing to do, or names repeat.
         """
-        if not self.base.is_file():
-            raise FileNotFoundError(f"study: base configuration {self.base} does not exist")
+        for config in (self.base, *(method.config for method in self.methods if method.config is not None)):
+            if not config.is_file():
+                raise FileNotFoundError(f"study: configuration {config} does not exist")
         if not self.seeds:
             raise ValueError("study: seeds is empty")
         names = [method.name for method in self.variants]
@@ -107,8 +112,8 @@ class Study:
                 f"study: method {unknown[0].name!r} starts from {unknown[0].start!r}: give warmup, scratch, or the name of a "
                 "method that starts from scratch"
             )
-        if self.warmup_run is not None and len(self.seeds) > 1:
-            raise ValueError("study: warmup_run holds one seed's models; give one seed")
+        if (taken := [m.name for m in self.methods if m.run is not None]) and len(self.seeds) > 1:
+            raise ValueError(f"study: the run of method {taken[0]!r} holds one seed's models; give one seed")
         if self.page is not None and not self.page.is_file():
             raise FileNotFoundError(f"study: page {self.page} does not exist; it is edited, not made")
 
@@ -134,13 +139,11 @@ class Study:
         """Runs what is not finished yet, then writes ``report.json`` and ``report.md``."""
         started = time.time()
         self._check_data()
-        total = len(self.seeds) * len(self.variants) + (len(self.seeds) if self.warmup_run is None else 0)
+        total = len(self.seeds) * (1 + len(self.variants))
         with tqdm(total=total, desc="study", unit="run") as bar, ThreadPoolExecutor(self.workers) as pool:
-            if self.warmup_run is None:
-                list(pool.map(lambda seed: self._cell(seed, None, bar), self.seeds))
-            cells = [(seed, method) for seed in self.seeds for method in self.variants]
-            cells.sort(key=lambda cell: cell[1].start != "scratch")  # others start from their models
-            list(pool.map(lambda cell: self._cell(cell[0], cell[1], bar), cells))
+            for first in (True, False):  # what others start from, then the others
+                methods = [m for m in (None, *self.variants) if (m is None or m.start == "scratch") is first]
+                list(pool.map(lambda cell: self._cell(*cell, bar), [(seed, m) for seed in self.seeds for m in methods]))
         report = self._report(seconds=time.time() - started)
         write_report(report, self.out, self.title)
         if self.page is not None:
@@ -165,21 +168,20 @@ class Study:
 
     def folder(self, seed: int, method: Method | None) -> Path:
         """Run folder of a cell; ``None`` is the warm-up."""
-        if method is None and self.warmup_run is not None:
-            return self.warmup_run
+        if method is not None and method.run is not None:
+            return method.run
         return self.out / f"seed-{seed}" / ("warmup" if method is None else method.name)
 
     def _report(self, seconds: float) -> dict[str, Any]:
-        """All cells as rows; a method's own evaluation of the models it started from is the warm-up's again."""
+        """All cells as rows, and what they cost."""
         collected: dict[str, dict[int, Measures]] = {}
         costs: dict[str, list[dict[str, float]]] = {}
-        whole = "warmup" if self.warmup_run is None else "warmup and swirl"  # an existing run goes on after its warm-up
         for seed in self.seeds:
             for method in (None, *self.variants):
                 folder = self.folder(seed, method)
                 for row, measures in self._cell_rows(folder, method).items():
                     collected.setdefault(row, {})[seed] = measures
-                costs.setdefault(whole if method is None else method.name, []).append(run_costs(folder))
+                costs.setdefault("sft" if method is None else method.name, []).append(run_costs(folder))
         sft = collected["sft"]
         rows = [
             summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)], self.measure)
@@ -188,6 +190,8 @@ class Study:
         return {
             "rows": rows,
             "seconds": seconds,
+            "differences": {} if self.of is None else differences(collected, self.of, self.measure),
+            "of": self.of,
             "costs": {name: _means(runs) for name, runs in costs.items()},
             "seeds": self.seeds,
             "split": self.split,
@@ -200,19 +204,20 @@ class Study:
             return run_rows(folder, "swirl", self.split)
         rows = run_rows(folder, method.name, self.split, method.per_iteration)
         phases = {name: row for name, row in rows.items() if name not in ("sft", "copy") and not name.startswith("best-of-")}
-        if not phases and method.start == "scratch":  # supervised training only: its end is the method's result
-            return {method.name: rows["sft"]}
-        return phases
+        if method.start != "scratch":  # what it started from is another row
+            return phases
+        return {f"{method.name}, warm-up" if phases else method.name: rows["sft"], **phases}
 
     def _cell(self, seed: int, method: Method | None, bar: Any) -> None:
         folder = self.folder(seed, method)
         options = self._options(seed, method)
         done = folder / "done.json"
         wanted = json.loads(json.dumps(options, default=str))
-        if done.is_file() and json.loads(done.read_text()) == wanted:
+        if (method is not None and method.run is not None) or (done.is_file() and json.loads(done.read_text()) == wanted):
             bar.update(1)
             return
         command = [sys.executable, "-m", "swirl_lightning", "fit", "--config", str(self.base)]
+        command += [] if method is None or method.config is None else ["--config", str(method.config)]
         command += [f"--{key}={_as_argument(value)}" for key, value in options.items()]
         options_file = folder / "options.json"
         same = options_file.is_file() and json.loads(options_file.read_text()) == wanted
@@ -232,11 +237,8 @@ class Study:
     def _options(self, seed: int, method: Method | None) -> dict[str, Any]:
         options: dict[str, Any] = {"run_dir": str(self.folder(seed, method)), **dict.fromkeys(self.seed_options, seed)}
         options |= {"trainer.enable_progress_bar": False, **self.overrides, **self._data}
-        supervised = method is None or method.name in {other.start for other in self.methods}  # others begin from its models
-        if supervised:
-            options |= {"model.schedule.iterations": 0, **self.warmup_overrides}
         if method is None:
-            return options
+            return {**options, "model.schedule.iterations": 0, **self.warmup_overrides}
         if method.start != "scratch":
             models = self.folder(seed, self._baselines.get(method.start)) / "export" / "warmup"
             options["model.schedule.warmup_epochs"] = 0
