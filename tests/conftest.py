@@ -4,10 +4,14 @@ import os
 
 import pytest
 
+OF_LAUNCHERS = {"LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
+
 
 @pytest.fixture(autouse=True)
 def _environment_as_it_was():
     """Lightning leaves LOCAL_RANK and more behind, with which the next ``swirl`` would wait for ranks that nobody starts."""
+    for name in OF_LAUNCHERS & os.environ.keys():  # of a fixture of the whole file, which ran before this one
+        del os.environ[name]
     before = dict(os.environ)
     yield
     for name in os.environ.keys() - before.keys():

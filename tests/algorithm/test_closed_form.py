@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swirl_lightning.algorithm.candidates import dream, infer_posterior, member_posterior
+from swirl_lightning.algorithm.calibration import Calibration
+from swirl_lightning.algorithm.candidates import dream, infer_posterior, member_posterior, score_actions
 from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.algorithm.proposals import GivenActions, Proposals
 from swirl_lightning.algorithm.rewards import ExactMatch, FunctionReward, JudgeLogprob, RewardPart
@@ -22,6 +23,14 @@ from tests.end_to_end.conftest import config, world
 __all__ = ["config", "world"]
 ACTIONS = ["turn left", "turn right", "go forward", "open the door", "take the key", "wait"]
 GIVEN = ACTIONS[:2]
+
+
+OPEN = Gate()
+
+
+def posterior_of(inference, pairs, role, *, gate=OPEN, **options):
+    scored, config = score_actions(inference, pairs, role, **options), role.posterior
+    return infer_posterior(inference, scored, Calibration(config.beta, config.temperature), gate)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +63,7 @@ def settings(**changes):
 def test_the_posterior_is_bayes_rule_over_what_both_models_say(module, data):
     inference, pairs = module.inference, list(data.unlabelled[:3])
     judge = [RewardPart(JudgeLogprob("sum", None))]
-    latent = infer_posterior(inference, pairs, settings(posterior={"beta": 1.0, "draws": 0}, rewards=judge), seed=0)
+    latent = posterior_of(inference, pairs, settings(posterior={"beta": 1.0, "draws": 0}, rewards=judge), seed=0)
     for b, pair in enumerate(pairs):
         actions = latent.actions[b]
         assert set(GIVEN) <= set(actions) <= set(ACTIONS)
@@ -71,13 +80,13 @@ def test_the_posterior_is_bayes_rule_over_what_both_models_say(module, data):
 
 def test_what_is_drawn_for_a_pair_depends_on_the_pair_alone(module, data):
     inference, pairs = module.inference, list(data.unlabelled[:4])
-    whole = infer_posterior(inference, pairs, settings(), seed=5, epoch=2)
-    parts = [infer_posterior(inference, [pair], settings(), seed=5, epoch=2) for pair in reversed(pairs)]
+    whole = posterior_of(inference, pairs, settings(), seed=5, epoch=2)
+    parts = [posterior_of(inference, [pair], settings(), seed=5, epoch=2) for pair in reversed(pairs)]
     assert whole.actions == tuple(part.actions[0] for part in reversed(parts))
     for b, part in enumerate(reversed(parts)):
         torch.testing.assert_close(whole.posterior.weights[b, : len(part.actions[0])], part.posterior.weights[0])
-    assert infer_posterior(inference, pairs, settings(), seed=5, epoch=3).actions != whole.actions
-    assert infer_posterior(inference, [], settings(), seed=5).actions == ()  # a rank without a share
+    assert posterior_of(inference, pairs, settings(), seed=5, epoch=3).actions != whole.actions
+    assert posterior_of(inference, [], settings(), seed=5).actions == ()  # a rank without a share
 
 
 class Copies(Proposals):
@@ -88,18 +97,18 @@ class Copies(Proposals):
 def test_beta_and_rewards_say_what_wins(module, data):
     inference, pairs = module.inference, list(data.unlabelled[:2])
     wanted = [RewardPart(FunctionReward(lambda member: float(member.action == ACTIONS[1])), 100.0)]
-    strong = infer_posterior(inference, pairs, settings(rewards=wanted), seed=0)
+    strong = posterior_of(inference, pairs, settings(rewards=wanted), seed=0)
     assert all(max(each, key=lambda zw: zw[1])[0] == ACTIONS[1] for each in strong.weighted(0.0))
     assert strong.posterior.entropy.max() < 1e-3
     one = settings(posterior={"proposals": [Copies(), Copies()], "draws": 0})
-    assert all(actions.count(ACTIONS[0]) == 1 for actions in infer_posterior(inference, pairs, one, seed=0).actions)
+    assert all(actions.count(ACTIONS[0]) == 1 for actions in posterior_of(inference, pairs, one, seed=0).actions)
 
 
 def test_the_gate_keeps_what_both_models_find_best_and_that_alone(module, data):
     inference, pairs = module.inference, list(data.unlabelled)
     config = {"gate": Gate(agreement=True), "greedy": False, "draws": 0, "proposals": [GivenActions(ACTIONS)]}
     gated = settings(posterior=config)
-    latent = infer_posterior(inference, pairs, gated, seed=0, labels={"wait": 3}, gate=Gate(agreement=True))
+    latent = posterior_of(inference, pairs, gated, seed=0, labels={"wait": 3}, gate=Gate(agreement=True))
     assert latent.tokens == 0
     for pair, targets, agrees in zip(pairs, latent.targets(gated.posterior), latent.posterior.agreement.tolist(), strict=True):
         q = inference.score_actions([pair] * len(ACTIONS), ACTIONS).logprobs.sum(-1)
@@ -107,17 +116,17 @@ def test_the_gate_keeps_what_both_models_find_best_and_that_alone(module, data):
         p = p.logprobs.sum(-1) / p.mask.sum(-1) / 0.1 + torch.tensor([math.log(1 + 3 * (z == "wait")) for z in ACTIONS])
         assert agrees == (q.argmax() == p.argmax())
         assert targets == ([(ACTIONS[q.argmax()], 1.0)] if agrees else [])
-    strict = infer_posterior(inference, pairs, gated, seed=0, labels={"wait": 3}, gate=Gate(agreement=True, explained=True))
-    assert infer_posterior(inference, pairs, gated, seed=0).trusted.all()
+    strict = posterior_of(inference, pairs, gated, seed=0, labels={"wait": 3}, gate=Gate(agreement=True, explained=True))
+    assert posterior_of(inference, pairs, gated, seed=0).trusted.all()
     unknown = inference.score_states(pairs, ["?"] * len(pairs), [pair.next_state for pair in pairs]).logprobs.sum(-1)
     best = [max(each, key=lambda zw: zw[1])[0] for each in strict.weighted()]
     known = inference.score_states(pairs, best, [pair.next_state for pair in pairs]).logprobs.sum(-1)
     assert torch.equal(strict.trusted, latent.posterior.agreement & (known > unknown))
-    for b, sure in enumerate(infer_posterior(inference, pairs, gated, seed=0, gate=Gate(confidence=0.6)).trusted.tolist()):
+    for b, sure in enumerate(posterior_of(inference, pairs, gated, seed=0, gate=Gate(confidence=0.6)).trusted.tolist()):
         assert sure == (latent.posterior.weights[b].max() >= 0.6)
     empty = settings(posterior=config | {"proposals": [Nothing()]})
     with pytest.raises(ValueError, match="nothing is proposed for episode"):
-        infer_posterior(inference, pairs, empty, seed=0)
+        posterior_of(inference, pairs, empty, seed=0)
 
 
 class Nothing(Proposals):
@@ -129,14 +138,14 @@ def test_nan_ends_the_run_or_rules_the_candidate_out(module, data):
     pairs = list(data.unlabelled[:2])
     broken = settings(rewards=[RewardPart(FunctionReward(lambda m: math.nan if m.action == ACTIONS[0] else 0.0))])
     with pytest.raises(FloatingPointError, match="the fwm gave the reward nan"):
-        infer_posterior(module.inference, pairs, broken, seed=0)
-    latent = infer_posterior(module.inference, pairs, broken, seed=0, skip_nonfinite=True)
+        posterior_of(module.inference, pairs, broken, seed=0)
+    latent = posterior_of(module.inference, pairs, broken, seed=0, skip_nonfinite=True)
     assert all(dict(each)[ACTIONS[0]] == 0 for each in latent.weighted(0.0))
 
 
 def test_dreams_are_the_fwms_own_transitions(module, data):
     inference, pairs = module.inference, list(data.unlabelled)
-    latent = infer_posterior(inference, pairs, settings(), seed=0)
+    latent = posterior_of(inference, pairs, settings(), seed=0)
     dreams, tokens = dream(inference, latent, ["wait"], 0.0, seed=0)
     assert len(dreams) == len(pairs)
     assert tokens > len(pairs)
@@ -208,3 +217,25 @@ def test_values_out_of_range_are_refused():
             PosteriorConfig(**wrong)
     with pytest.raises(ValueError, match="dream_label_share must lie in"):
         RoleSettings(dream_label_share=1.5)
+
+
+def test_calibration_finds_how_sure_both_models_may_be(module, data):
+    """Untrained models know nothing: what is fitted to held-out labels says so, and is the best of all that were tried."""
+    held_out, closed = list(data.labelled), module.closed_form
+    config = PosteriorConfig(draws=0, greedy=False, proposals=[GivenActions(sorted({t.action for t in held_out}))])
+    roles = {**module.roles, Role.IDM: RoleSettings(SamplingParams(16), posterior=config)}
+    closed = replace(closed, steps=replace(closed.steps, roles=roles), calibrated={})
+    assert closed.calibration == Calibration(config.beta, 1.0)
+
+    def likelihood():
+        found = closed.look([t.without_action() for t in held_out])
+        return sum(found.posterior.weights[b, found.actions[b].index(t.action)].log() for b, t in enumerate(held_out))
+
+    before = likelihood()
+    said = closed.calibrate(held_out, agree=lambda values: values)
+    assert f"{len(held_out)} of {len(held_out)} validation pairs" in said
+    assert likelihood() >= before
+    assert closed.calibration != Calibration(config.beta, 1.0)
+    unknown = [replace(held_out[0], action="sing")]
+    assert "0 of 1" in closed.calibrate(unknown, agree=lambda values: values)
+    assert closed.calibration == Calibration(config.beta, 1.0)  # nothing to learn from: what was given

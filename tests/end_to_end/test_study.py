@@ -79,7 +79,7 @@ def test_differences_are_paired_by_seed():
 
 
 def test_a_baseline_that_is_never_right_has_no_relative_gain():
-    never, once = ({"fwm": {"exact_match": value}, "idm": {}} for value in (0.0, 0.5))
+    never, once = ({"fwm": {"exact_match": value}, "idm": {}, "both": {}} for value in (0.0, 0.5))
     row = summarise("swirl", [once, never], [never, never])
     assert "fwm_gain" not in row
     assert row["fwm"]["exact_match"] == 0.25

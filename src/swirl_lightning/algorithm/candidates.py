@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from swirl_lightning.algorithm.calibration import Calibration
 from swirl_lightning.algorithm.experience import Experience
 from swirl_lightning.algorithm.nonfinite import NonFiniteRewardError
 from swirl_lightning.algorithm.objectives.posterior import Candidates, Posterior, solve
@@ -63,7 +64,26 @@ class _Way:
     proposal: float = 0.0  # log-probability of such a draw
 
 
-def infer_posterior(
+@dataclass(frozen=True, slots=True)
+class ScoredActions:
+    """Candidate actions of each pair with what both models say of them."""
+
+    pairs: tuple[UnlabelledPair, ...]  # B
+    actions: tuple[tuple[str, ...], ...]  # B x the pair's candidates, distinct
+    candidates: Candidates  # [B, N], with log Q(z | x, y)
+    rewards: Tensor  # float [B, N]
+    parts: dict[str, Tensor]  # each part of the reward by name, [B, N]
+    belief: Tensor  # float [B, N], how common actions are in the labels
+    explains: Tensor  # float [B, N], log P(y | x, z)
+    tokens: int  # sampled for the candidates
+
+    def solve(self, calibration: Calibration) -> Posterior:
+        """The optimum of the phase's objective over the candidates."""
+        beta, temperature = calibration.beta, calibration.temperature
+        return solve(self.candidates, self.rewards, beta, belief=self.belief, temperature=temperature)
+
+
+def score_actions(
     inference: Inference,
     pairs: Sequence[UnlabelledPair],
     settings: RoleSettings,
@@ -71,11 +91,10 @@ def infer_posterior(
     seed: int,
     epoch: int = 0,
     labels: Mapping[str, int] = MappingProxyType({}),
-    gate: Gate = Gate(),  # noqa: B008  # frozen
     reference: Role | None = None,
     skip_nonfinite: bool = False,
-) -> LatentPosterior:
-    """Solves Phase II for each pair: ``q*(z|x,y) ~ Q(z|x,y) exp(r(z) / beta)`` over its candidates.
+) -> ScoredActions:
+    """Candidate actions of each pair, scored under both models.
 
     Candidates are the IDM's greedy answer and draws, and what is proposed. The judge of the reward is the FWM.
 
@@ -86,12 +105,11 @@ def infer_posterior(
         seed: of the run; what is drawn for a pair depends on seed, epoch and the pair only.
         epoch: of the run; also chooses the wording where there are several.
         labels: how often the labels have each action: what the FWM believes of actions before it has seen anything.
-        gate: which pairs are trusted.
         reference: role whose scores come from the reference policy, which does not move within a phase.
         skip_nonfinite: rule candidates out whose reward is NaN instead of raising.
 
     Returns:
-        The posterior of each pair.
+        The candidates.
 
     Raises:
         NonFiniteRewardError: if a reward is NaN and ``skip_nonfinite`` is off.
@@ -115,33 +133,57 @@ def infer_posterior(
     def rows(values: Tensor) -> Tensor:
         return per_pair(values.to(prior.device), sizes)
 
-    candidates = Candidates(
-        prior=rows(prior),
-        mask=rows(torch.ones(len(origins), dtype=torch.bool)),
-        counts=rows(torch.tensor([way.count for way in origins], dtype=torch.int64)),
-        proposal=rows(torch.tensor([way.proposal for way in origins])),
-        draws=settings.posterior.draws,
+    return ScoredActions(
+        pairs=tuple(pairs),
+        actions=tuple(tuple(ways) for ways in found),
+        candidates=Candidates(
+            prior=rows(prior),
+            mask=rows(torch.ones(len(origins), dtype=torch.bool)),
+            counts=rows(torch.tensor([way.count for way in origins], dtype=torch.int64)),
+            proposal=rows(torch.tensor([way.proposal for way in origins])),
+            draws=settings.posterior.draws,
+        ),
+        rewards=rows(rewards),
+        parts={name: rows(values) for name, values in parts.items()},
+        belief=rows(torch.tensor([math.log(1.0 + labels.get(member.action, 0)) for member in members])),
+        explains=rows(seen.judged.logprobs.sum(-1)),
+        tokens=tokens,
     )
-    belief = rows(torch.tensor([math.log(1.0 + labels.get(member.action, 0)) for member in members]))
-    config = settings.posterior
-    posterior = solve(candidates, rows(rewards), config.beta, belief=belief, temperature=config.temperature)
+
+
+def infer_posterior(
+    inference: Inference,
+    scored: ScoredActions,
+    calibration: Calibration,
+    gate: Gate = Gate(),  # noqa: B008  # frozen
+    *,
+    epoch: int = 0,
+    reference: Role | None = None,
+) -> LatentPosterior:
+    """Solves Phase II for each pair: ``q*(z|x,y) ~ Q(z|x,y)^(1/T) p(z)^(1-1/T) exp(r(z) / beta)`` over its candidates.
+
+    Args:
+        inference: the models.
+        scored: the candidates.
+        calibration: T and beta.
+        gate: which pairs are trusted.
+        epoch: of the run; chooses the wording where there are several.
+        reference: role whose scores come from the reference policy.
+
+    Returns:
+        The posterior of each pair.
+    """
+    posterior = scored.solve(calibration)
     trusted = posterior.weights.amax(-1) >= gate.confidence  # [B]
     if gate.agreement:
         trusted = trusted & posterior.agreement
     if gate.explained:
-        unknown = [[builder.state_only_row(pair, builder.wording_of(pair, Role.FWM, epoch))] for pair in pairs]
+        builder = inference.prompts
+        unknown = [[builder.state_only_row(pair, builder.wording_of(pair, Role.FWM, epoch))] for pair in scored.pairs]
         without = score_under(inference, Role.FWM, unknown, reference).logprobs.sum(-1)  # [B], log P(y | x)
-        known = rows(seen.judged.logprobs.sum(-1)).gather(-1, posterior.best[:, None])[:, 0]  # [B], log P(y | x, z)
+        known = scored.explains.gather(-1, posterior.best[:, None])[:, 0]  # [B], log P(y | x, z)
         trusted = trusted & (known > without)
-    return LatentPosterior(
-        pairs=tuple(pairs),
-        actions=tuple(tuple(ways) for ways in found),
-        posterior=posterior,
-        rewards=rows(rewards),
-        parts={name: rows(values) for name, values in parts.items()},
-        trusted=trusted,
-        tokens=tokens,
-    )
+    return LatentPosterior(scored.pairs, scored.actions, posterior, scored.rewards, scored.parts, trusted, scored.tokens)
 
 
 def member_posterior(experience: Experience, prior: Tensor, beta: float) -> Posterior:

@@ -8,11 +8,21 @@ candidates. Plain torch: no Lightning here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
-from swirl_lightning.algorithm.candidates import LatentPosterior, dream, infer_posterior, member_posterior
+import torch
+
+from swirl_lightning.algorithm.calibration import Calibration, fit
+from swirl_lightning.algorithm.candidates import (
+    LatentPosterior,
+    ScoredActions,
+    dream,
+    infer_posterior,
+    member_posterior,
+    score_actions,
+)
 from swirl_lightning.algorithm.experience import Experience
 from swirl_lightning.algorithm.phase_log import experience_values, mean_of, posterior_values, timed, times
 from swirl_lightning.algorithm.steps import PhaseSteps
@@ -26,10 +36,12 @@ class ClosedForm:
     Attributes:
         steps: losses and optimizer.
         actions: of all labels: how common each is, and what dreams may be about.
+        calibrated: ``beta`` and ``temperature`` of the phase at hand, where they were fitted.
     """
 
     steps: PhaseSteps
     actions: Sequence[str] = ()
+    calibrated: dict[str, float] = field(default_factory=dict)  # beta and temperature of the phase at hand, where fitted
 
     @cached_property
     def labels(self) -> Counter[str]:
@@ -56,9 +68,51 @@ class ClosedForm:
 
     def look(self, pairs: Sequence[UnlabelledPair]) -> LatentPosterior:
         """The posterior of the latent action as both models stand, outside of any phase."""
+        scored = self._scored(pairs, epoch=0, reference=None, skip=True)
+        return infer_posterior(self.steps.inference, scored, self.calibration)
+
+    @property
+    def calibration(self) -> Calibration:
+        """What posteriors of the latent action are solved with."""
+        config = self.steps.roles[Role.IDM].posterior
+        return Calibration(**({"beta": config.beta, "temperature": config.temperature} | self.calibrated))
+
+    def calibrate(self, held_out: Sequence[Transition], agree: Callable[[list[float]], list[float]]) -> str:
+        """Fits temperature and beta to what both models, as they stand, say of held-out labels.
+
+        Args:
+            held_out: labelled transitions; those whose action is no candidate say nothing.
+            agree: makes the ranks use one pair of numbers, whatever another machine's rounding.
+
+        Returns:
+            What was found, in words.
+        """
+        self.calibrated.clear()
+        scored = self._scored([t.without_action() for t in held_out], epoch=0, reference=None, skip=True)
+        form = self.steps.inference.codec.canonical
+        places = [[form(z) for z in actions] for actions in scored.actions]
+        there = [b for b, t in enumerate(held_out) if form(t.action) in places[b]]
+        index = torch.tensor(there, dtype=torch.int64, device=scored.rewards.device)
+        truth = torch.tensor([places[b].index(form(held_out[b].action)) for b in there], device=index.device)
+        given = self.calibration
+        found = fit(scored.candidates.of(index), scored.rewards[index], scored.belief[index], truth, given)
+        beta, temperature = agree([found.beta, found.temperature])
+        self.calibrated.update(beta=beta, temperature=temperature)
+        known = f"{len(there)} of {len(held_out)} validation pairs"
+        return f"latent actions: temperature {temperature:.3g} and beta {beta:.3g} are likeliest on {known}"
+
+    def _scored(self, pairs: Sequence[UnlabelledPair], *, epoch: int, reference: Role | None, skip: bool) -> ScoredActions:
         steps = self.steps
-        settings = steps.roles[Role.IDM]
-        return infer_posterior(steps.inference, pairs, settings, seed=steps.seed, labels=self.labels, skip_nonfinite=True)
+        return score_actions(
+            steps.inference,
+            pairs,
+            steps.roles[Role.IDM],
+            seed=steps.seed,
+            epoch=epoch,
+            labels=self.labels,
+            reference=reference,
+            skip_nonfinite=skip,
+        )
 
     def _over_states(self, batch: Batch, epoch: int) -> tuple[Experience, dict[str, float]]:
         """Phase I: candidates are a group of rollouts and the observed next state."""
@@ -85,24 +139,19 @@ class ClosedForm:
     def _over_actions(self, role: Role, batch: Batch, epoch: int) -> tuple[LatentPosterior, dict[str, float]]:
         """Phase II, or the FWM's likelihood: candidates are actions, weighted by the posterior of the latent one."""
         steps, seconds = self.steps, dict[str, float]()
-        settings, skip = steps.roles[role], steps.skip_nonfinite
+        settings = steps.roles[role]
         with steps.inference.world_model.judging(role.opposite):
             with timed(seconds, "posterior"):
-                latent = infer_posterior(
-                    steps.inference,
-                    batch.unlabelled,
-                    steps.roles[Role.IDM],
-                    seed=steps.seed,
-                    epoch=epoch,
-                    labels=self.labels,
-                    gate=settings.posterior.gate,
-                    reference=role if settings.needs_reference else None,
-                    skip_nonfinite=skip,
-                )
+                reference = role if settings.needs_reference else None
+                scored = self._scored(batch.unlabelled, epoch=epoch, reference=reference, skip=steps.skip_nonfinite)
+                gate = settings.posterior.gate
+                latent = infer_posterior(steps.inference, scored, self.calibration, gate, epoch=epoch, reference=reference)
             with timed(seconds, "dream"):
                 dreams, dreamt = self._dreams(role, latent, epoch)
         sums = posterior_values(latent.posterior, latent.rewards) | {"generated_tokens": float(latent.tokens + dreamt)}
         sums |= mean_of("trusted_share", latent.trusted)
+        for name, value in asdict(self.calibration).items():
+            sums |= mean_of(f"calibration/{name}", torch.tensor(value))
         for name, values in latent.parts.items():
             sums |= mean_of(f"reward/{name}", (values * latent.posterior.weights)[latent.posterior.weights > 0])
         groups = self._rows(role, latent, epoch)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from typing_extensions import override
@@ -277,6 +277,7 @@ class SwirlModule(ReportingModule):
             self.world_model.snapshot(self._policy, starts_iteration=self.schedule.starts_iteration(epoch))
             if self.guard is not None:
                 self.guard.begin(self._policy)
+            self._calibrate()
         first_warmup = phase is Phase.WARMUP and epoch == 0
         if phase is Phase.WARMUP and not first_warmup:
             return
@@ -287,6 +288,12 @@ class SwirlModule(ReportingModule):
         if isinstance(scheduler, PhaseLR):
             epochs = self.schedule.warmup_epochs if first_warmup else 1
             scheduler.start(int(self.trainer.num_training_batches) * epochs)
+
+    def _calibrate(self) -> None:
+        """Fits how sure both models may be, where the phase weighs latent actions and validation pairs are to decide."""
+        limit = self.roles[Role.IDM].posterior.calibrate
+        if limit and self.phase is not Phase.PSEUDO and self.roles[self._policy].objective != "grpo":
+            rank_zero_info(self.closed_form.calibrate(self.splits.val[:limit], self.trainer.strategy.broadcast))
 
     @override
     def on_train_epoch_end(self) -> None:
@@ -348,6 +355,7 @@ class SwirlModule(ReportingModule):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens, "place": self.place}
+        own["calibrated"] = self.closed_form.calibrated
         checkpoint |= own | {"new_model": identity(self.world_model_config.base_name)}
         if self.guard is not None:
             checkpoint["guard"] = self.guard.state_dict()
@@ -356,6 +364,7 @@ class SwirlModule(ReportingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_made_from(checkpoint.get("new_model"), self.world_model_config.base_name)
         self.generated_tokens, self.place = checkpoint.get("generated_tokens", 0), checkpoint.get("place", self.place)
+        self.closed_form.calibrated.update(checkpoint.get("calibrated", {}))
         if self.guard is not None and "guard" in checkpoint:
             self.guard.load_state_dict(checkpoint["guard"])
         if (epochs := checkpoint.get("warmup_epochs", math.inf)) < self.schedule.warmup_epochs:

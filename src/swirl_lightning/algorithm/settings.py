@@ -57,6 +57,8 @@ class PosteriorConfig:
         temperature: of the reference policy (IDM only). An IDM that knows few labels by heart is far too sure; above 1, what
             the FWM says counts for more: ``q* ~ pi_ref^(1/T) p(z)^(1-1/T) exp(reward / beta)``, p being how common actions are
             in the labels. 1 is the paper's objective; with ``JudgeLogprob`` as a sum and ``beta: 1``, infinity is Bayes' rule.
+        calibrate: at the beginning of each phase, fit ``temperature`` and ``beta`` to so many validation pairs (IDM only; what
+            latent actions are likely then holds for both phases). 0 takes what is given.
         greedy: whether the IDM's greedy answer is a candidate (IDM only).
         draws: candidate actions that the IDM draws for a pair (IDM only; the FWM's candidates are a group of ``group_size`` and
             the observed next state).
@@ -67,6 +69,7 @@ class PosteriorConfig:
 
     beta: float = 0.1
     temperature: float = 1.0
+    calibrate: int = 0
     greedy: bool = True
     draws: int = 8
     proposals: Sequence[Proposals] = ()
@@ -83,8 +86,9 @@ class PosteriorConfig:
             raise ValueError(f"posterior.beta must be positive, got {self.beta}")
         if not self.temperature > 0:
             raise ValueError(f"posterior.temperature must be positive, got {self.temperature}")
-        if self.draws < 0:
-            raise ValueError(f"posterior.draws must be >= 0, got {self.draws}")
+        for name in ("draws", "calibrate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"posterior.{name} must be >= 0, got {getattr(self, name)}")
         if not (self.greedy or self.proposals):
             raise ValueError("posterior: without greedy there must be proposals, or a pair may have no candidate")
         if not 0 <= self.least_weight < 1:

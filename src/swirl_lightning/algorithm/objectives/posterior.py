@@ -43,6 +43,10 @@ class Candidates:
         if bool((self.counts.sum(-1) > self.draws).any()):
             raise ValueError(f"candidates were drawn more often than {self.draws} times a pair")
 
+    def of(self, pairs: Tensor) -> Candidates:
+        """The candidates of some pairs, by their indices."""
+        return Candidates(self.prior[pairs], self.mask[pairs], self.counts[pairs], self.proposal[pairs], self.draws)
+
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
