@@ -143,7 +143,8 @@ class Study:
         with tqdm(total=total, desc="study", unit="run") as bar, ThreadPoolExecutor(self.workers) as pool:
             for first in (True, False):  # what others start from, then the others
                 methods = [m for m in (None, *self.variants) if (m is None or m.start == "scratch") is first]
-                list(pool.map(lambda cell: self._cell(*cell, bar), [(seed, m) for seed in self.seeds for m in methods]))
+                cells = [(seed, method) for seed in self.seeds for method in methods]
+                list(pool.map(lambda cell: self._cell(cell[0], cell[1], bar), cells))
         report = self._report(seconds=time.time() - started)
         write_report(report, self.out, self.title)
         if self.page is not None:
