@@ -43,3 +43,8 @@ def on_page_markdown(markdown, page, config, files):
         return text if "`" in text or text == file else f"{text} (`{file}`)"
 
     return _LINK.sub(in_site, markdown)
+
+
+def on_page_content(html, page, config, files):
+    """Roles of docstrings (``:meth:`x```) are read by editors; here the name is enough."""
+    return re.sub(r":(?:attr|class|func|meth|mod):(?=<code>)", "", html)

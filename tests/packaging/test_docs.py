@@ -9,6 +9,7 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
+from swirl_lightning import callbacks
 from swirl_lightning.cli import main
 from tests.packaging.prose import ROOT, files
 from tests.packaging.test_readme import CODE
@@ -23,7 +24,7 @@ def commands(page):
     """``swirl`` commands in the fenced blocks of a page, but of those that are marked as not run here."""
     before, language, block = "", None, []
     for line in page.read_text(encoding="utf-8").splitlines():
-        fence = re.match(r"\s*```(\w*)$", line)
+        fence = re.match(r"\s*```\s*(.*)$", line)
         if fence is None:
             block.append(line.strip())
             before = line if language is None and line.strip() else before
@@ -132,3 +133,13 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(site):
 def test_the_api_reference_comes_from_docstrings(site):
     page = Path(site, "reference/api/algorithm.html").read_text(encoding="utf-8")
     assert "The judge must be good before the policy is" in page
+    page = Path(site, "reference/api/callbacks.html").read_text(encoding="utf-8")
+    assert all(f">{name}<" in page for name in callbacks.__all__)
+    assert ":meth:" not in page
+
+
+@pytest.mark.slow
+def test_examples_stand_in_the_pages(site):
+    assert "CounterRecorder" in Path(site, "howto/own-world.html").read_text(encoding="utf-8")
+    assert "JudgeLogprob" in Path(site, "howto/own-reward.html").read_text(encoding="utf-8")
+    assert [page for page in site.rglob("*.html") if "--8" in page.read_text(encoding="utf-8")] == []
