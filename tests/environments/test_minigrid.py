@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("minigrid")
 
+from swirl_lightning.cli import main as swirl
 from swirl_lightning.commands.record import main
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.environments.registry import require
@@ -118,4 +119,4 @@ def test_record_command_writes_transitions_splits_and_manifest(tmp_path, capsys)
     assert main(options) == 0
     assert list(read_transitions(out)) == first
     assert "train episodes" in capsys.readouterr().out
-    assert main(["no_such_world"]) == 2
+    assert swirl(["record", "no_such_world"]) == 2
