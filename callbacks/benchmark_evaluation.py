@@ -30,13 +30,13 @@ class BenchmarkEvaluation(PhaseEnd):
     that resumes drops the lines that were written after its checkpoint.
 
     Args:
-        splits: which splits, of ``val`` and ``test``. Choose settings on ``val``; ``test`` is for tables. None takes those that
+        splits: Which splits, of ``val`` and ``test``. Choose settings on ``val``; ``test`` is for tables. None takes those that
             have transitions.
         best_of: N of best-of-N verification by IDM score, for the models that the phases start from.
-        limit: evaluate at most so many transitions of a split.
-        batch_size: transitions a batch.
-        benchmark: adds the measures of tool answers (``tools``) or of pages (``web``) to those of any text.
-        extra: further measures of predicted next states, by name.
+        limit: Evaluate at most so many transitions of a split.
+        batch_size: Transitions a batch.
+        benchmark: Adds the measures of tool answers (``tools``) or of pages (``web``) to those of any text.
+        extra: Further measures of predicted next states, by name.
     """
 
     looks_at_start = True

@@ -17,9 +17,9 @@ class ExportModels(PhaseEnd):
     """Writes ``export/<label>/{fwm,idm}`` in the run folder, loadable by ``transformers`` as they are.
 
     Args:
-        warmup: after the warm-up (label ``warmup``), the starting point of other methods.
-        phases: after every SWIRL phase.
-        last: at the end of the run (label ``last``).
+        warmup: After the warm-up (label ``warmup``), the starting point of other methods.
+        phases: After every SWIRL phase.
+        last: At the end of the run (label ``last``).
     """
 
     def __init__(self, warmup: bool = True, phases: bool = False, last: bool = True) -> None:

@@ -24,10 +24,10 @@ class ImageSamples(PhaseEnd):
     fed back, under the true actions of an episode, above what was observed, as a strip and a GIF.
 
     Args:
-        pairs: rows of the picture.
-        members: predictions of a row.
-        steps: length of a long roll-out; 0 for none.
-        side: side of an image in the picture, pixels.
+        pairs: Rows of the picture.
+        members: Predictions of a row.
+        steps: Length of a long roll-out; 0 for none.
+        side: Side of an image in the picture, pixels.
     """
 
     def __init__(self, pairs: int = 6, members: int = 4, steps: int = 6, side: int = 128) -> None:

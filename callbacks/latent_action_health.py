@@ -32,10 +32,10 @@ class LatentActionHealth(PhaseEnd):
     * ``perplexity_ratio`` of inferred to true actions under a language model that is not trained, if one is given.
 
     Args:
-        limit: validation pairs looked at.
-        language_model: hub name or folder of a frozen language model with a tokenizer.
-        min_unique_ratio: warn when the inferred actions have fewer distinct ones than this share of the true ones'.
-        max_gap_growth: warn when ``code_gap`` grew by this many nats since the first look without accuracy growing.
+        limit: Validation pairs looked at.
+        language_model: Hub name or folder of a frozen language model with a tokenizer.
+        min_unique_ratio: Warn when the inferred actions have fewer distinct ones than this share of the true ones'.
+        max_gap_growth: Warn when ``code_gap`` grew by this many nats since the first look without accuracy growing.
     """
 
     looks_at_start = True

@@ -28,7 +28,7 @@ class LearningWatch(Callback):
     over resumes. ``swirl fit`` adds this callback by itself.
 
     Args:
-        window: steps of a mean.
+        window: Steps of a mean.
     """
 
     def __init__(self, window: int = 50) -> None:

@@ -16,7 +16,7 @@ class Pace:
     """Times the epochs of each phase, and what comes between two phases.
 
     Attributes:
-        clock: seconds since whenever.
+        clock: Seconds since whenever.
     """
 
     clock: Callable[[], float] = time.monotonic

@@ -20,7 +20,7 @@ class PhaseFreezing(Callback):
     its reducer for good, and diverge silently later. ``swirl fit`` adds this callback by itself.
 
     Args:
-        verify: compare a checksum of the frozen role's parameters before and after every phase.
+        verify: Compare a checksum of the frozen role's parameters before and after every phase.
     """
 
     def __init__(self, verify: bool = True) -> None:

@@ -27,9 +27,9 @@ class RolloutSampler(Callback):
     A run that resumes drops the lines that it wrote after its checkpoint, since it takes those steps again.
 
     Args:
-        every_n_batches: how often.
-        groups: groups per report.
-        members: members shown per group, best rewards first; of a phase in closed form candidates, those with most weight.
+        every_n_batches: How often.
+        groups: Groups per report.
+        members: Members shown per group, best rewards first; of a phase in closed form candidates, those with most weight.
     """
 
     def __init__(self, every_n_batches: int = 50, groups: int = 2, members: int = 8) -> None:

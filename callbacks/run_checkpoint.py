@@ -24,10 +24,10 @@ class RunCheckpoint(ModelCheckpoint):
     at any moment has one to go on from.
 
     Args:
-        every_n_batches: batches between two saves.
-        keep: how many of the last checkpoints stay. From 2 on they are ``step-N.ckpt``, and ``last.ckpt`` is a link to the
+        every_n_batches: Batches between two saves.
+        keep: How many of the last checkpoints stay. From 2 on they are ``step-N.ckpt``, and ``last.ckpt`` is a link to the
             newest.
-        dirpath: where to; None is ``checkpoints`` in the run folder.
+        dirpath: Where to; None is ``checkpoints`` in the run folder.
     """
 
     def __init__(self, every_n_batches: int = 100, keep: int = 1, dirpath: str | None = None) -> None:

@@ -28,7 +28,7 @@ class RunProgress(ProgressBar):
     the least where a phase is still to come that none was timed of.
 
     Args:
-        every: seconds between two lines where the output is no terminal.
+        every: Seconds between two lines where the output is no terminal.
     """
 
     def __init__(self, every: float = 30.0) -> None:

@@ -129,11 +129,11 @@ class SamplingParams:
     log-probabilities are the same quantity (as in TRL).
 
     Attributes:
-        max_new_tokens: longest completion.
+        max_new_tokens: Longest completion.
         temperature: 0 is greedy.
-        top_k: draw from so many most likely tokens; 0 is off.
-        top_p: draw from the most likely tokens that have this share of the probability; 1 is off.
-        min_p: leave out tokens below this share of the likeliest one's probability; 0 is off.
+        top_k: Draw from so many most likely tokens; 0 is off.
+        top_p: Draw from the most likely tokens that have this share of the probability; 1 is off.
+        min_p: Leave out tokens below this share of the likeliest one's probability; 0 is off.
     """
 
     max_new_tokens: int = 128

@@ -112,7 +112,7 @@ def test_options_are_shown_and_set_from_yaml(capsys):
         main(["fit", "--data.help=DoorKeyDataModule"])
     shown = capsys.readouterr().out
     assert "--data.recorder.interact" in shown
-    assert "probability of acting on an object" in shown
+    assert "Probability of acting on an object" in shown
     assert "--data.labelled_fraction" in shown
     settings = ["--data=DoorKeyDataModule", "--data.recorder.n_episodes=7", "--data.labelled_fraction=0.25"]
     with pytest.raises(SystemExit):

@@ -34,8 +34,8 @@ class ClosedForm:
     """Takes the steps of closed-form phases, with the losses and the optimizer of :class:`PhaseSteps`.
 
     Attributes:
-        steps: losses and optimizer.
-        actions: of all labels: how common each is, and what dreams may be about.
+        steps: Losses and optimizer.
+        actions: Actions of all labels: how common each is, and what dreams may be about.
         calibrated: ``beta`` and ``temperature`` of the phase at hand, where they were fitted.
     """
 

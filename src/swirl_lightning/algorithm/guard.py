@@ -20,10 +20,10 @@ class GuardSettings:
     error, a phase that changes nothing is undone by chance one time in six, and then nothing is lost.
 
     Attributes:
-        margin: standard errors; 0 undoes any loss.
-        measure: right answers, greedy (``exact_match``), or log-probability of the true answers (``likelihood``), which says
+        margin: Standard errors; 0 undoes any loss.
+        measure: Right answers, greedy (``exact_match``), or log-probability of the true answers (``likelihood``), which says
             more where answers are long and never right as a whole.
-        limit: validation pairs looked at; None for all.
+        limit: Validation pairs looked at; None for all.
     """
 
     margin: float = 1.0
@@ -47,12 +47,12 @@ class PhaseGuard:
     """Remembers how good the best kept models are, pair by pair.
 
     Attributes:
-        settings: the rule.
-        inference: asks the models.
-        pairs: labelled validation transitions.
-        patience: as many phases in a row, undone, and nothing helps any more.
-        agree: makes the ranks hold one measure, whatever another machine's rounding.
-        say: tells the user.
+        settings: The rule.
+        inference: Asks the models.
+        pairs: Labelled validation transitions.
+        patience: As many phases in a row, undone, and nothing helps any more.
+        agree: Makes the ranks hold one measure, whatever another machine's rounding.
+        say: Tells the user.
     """
 
     settings: GuardSettings

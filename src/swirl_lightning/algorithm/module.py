@@ -52,36 +52,36 @@ class SwirlModule(ReportingModule):
     IDM judges) and Phase II (IDM is the policy, the frozen FWM judges).
 
     Args:
-        world_model: the pair and its storage; in Python also the base model alone, a hub name or local folder.
-        tokenizer: hub name or local folder; None takes the base model's.
-        codec: turns states and actions into token ids; by default text or images, as the base's folder says. Another one is
+        world_model: The pair and its storage; in Python also the base model alone, a hub name or local folder.
+        tokenizer: Hub name or local folder; None takes the base model's.
+        codec: Turns states and actions into token ids; by default text or images, as the base's folder says. Another one is
             a subclass of ``TextCodec``, called with the tokenizer's name or folder.
-        prompts: wordings of both roles.
-        max_prompt_tokens: longer prompts lose the middle of their states, never the action. None is what the model's positions
+        prompts: Wordings of both roles.
+        max_prompt_tokens: Longer prompts lose the middle of their states, never the action. None is what the model's positions
             leave beside the longest completion, 4096 at most.
-        schedule: phases by epoch.
-        fwm: settings of the forward world model as policy.
-        idm: settings of the inverse dynamics model as policy.
+        schedule: Phases by epoch.
+        fwm: Settings of the forward world model as policy.
+        idm: Settings of the inverse dynamics model as policy.
         warmup: ``joint`` trains one model on the mixture of both tasks and copies it into both roles, as the paper's SFT
             model; ``each`` trains each role on its own task.
-        warmup_idm_weight: weight of the IDM's task in the warm-up. The judge must be good before the policy is: SWIRL fails
+        warmup_idm_weight: Weight of the IDM's task in the warm-up. The judge must be good before the policy is: SWIRL fails
             with a weak one.
-        state_only_weight: weight of ``log P(y|x)`` of state-only pairs beside the labelled batches of the warm-up: the FWM
+        state_only_weight: Weight of ``log P(y|x)`` of state-only pairs beside the labelled batches of the warm-up: the FWM
             learns from them how the world changes, with ``prompts.unknown_action`` for the action. 0 is the paper.
-        warmup_until: e.g. ``{idm: 0.97}``: end the warm-up at the first epoch after which each role named is right, greedily,
+        warmup_until: End the warm-up at the first epoch after which each role named (``{idm: 0.97}``) is right, greedily,
             on this share of the validation pairs; ``schedule.warmup_epochs`` is then the most. None always takes them all.
-        guard: validation pairs decide after each phase whether it is kept; None, or no validation pairs, keeps them all. A run
+        guard: Validation pairs decide after each phase whether it is kept; None, or no validation pairs, keeps them all. A run
             ends where as many phases in a row as an iteration has were undone.
-        warmup_optimizer: optimizer of the warm-up.
-        fwm_optimizer: optimizer of Phase I.
-        idm_optimizer: optimizer of Phase II.
-        lr_scheduler: learning-rate schedule of every optimizer; ``PhaseLR`` starts anew with each phase.
-        engine: draws completions; by default the trained model itself, or ``VllmEngine``.
-        token_budget: tokens of one forward and backward pass; larger steps are split, gradients stay the same.
-        gradient_clip: maximal gradient norm; None for no clipping.
-        pseudo_temperature: temperature of the pseudo-labels in the baseline phase ``pseudo``; 0 is greedy.
+        warmup_optimizer: Optimizer of the warm-up.
+        fwm_optimizer: Optimizer of Phase I.
+        idm_optimizer: Optimizer of Phase II.
+        lr_scheduler: Learning-rate schedule of every optimizer; ``PhaseLR`` starts anew with each phase.
+        engine: Draws completions; by default the trained model itself, or ``VllmEngine``.
+        token_budget: Tokens of one forward and backward pass; larger steps are split, gradients stay the same.
+        gradient_clip: Maximal gradient norm; None for no clipping.
+        pseudo_temperature: Temperature of the pseudo-labels in the baseline phase ``pseudo``; 0 is greedy.
         nonfinite: ``raise`` at a reward or loss that is not finite (the sample is written out), or ``skip`` and count it.
-        seed: of rollouts; None takes what ``seed_everything`` was given.
+        seed: Seed of rollouts; None takes what ``seed_everything`` was given.
     """
 
     def __init__(

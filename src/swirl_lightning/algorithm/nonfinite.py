@@ -9,7 +9,7 @@ class NonFiniteRewardError(FloatingPointError):
     """A judge returned a reward that is not finite.
 
     Args:
-        sample: the offending sample, ready to be written out.
+        sample: The offending sample, ready to be written out.
     """
 
     def __init__(self, sample: dict[str, object]) -> None:

@@ -39,10 +39,10 @@ class PhaseLR(LRScheduler):
     (arXiv:2602.06130, training details: 25 to 100 warm-up steps, cosine).
 
     Args:
-        optimizer: the optimizer.
-        warmup_steps: steps of the linear ramp; a number below 1 is a share of the phase's steps.
-        decay: shape after the ramp.
-        floor: last learning rate as a share of the optimizer's.
+        optimizer: The optimizer.
+        warmup_steps: Steps of the linear ramp; a number below 1 is a share of the phase's steps.
+        decay: Shape after the ramp.
+        floor: Last learning rate as a share of the optimizer's.
     """
 
     def __init__(

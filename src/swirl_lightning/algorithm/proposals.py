@@ -45,7 +45,7 @@ class GivenActions(Proposals):
     """A list of one's own.
 
     Args:
-        actions: proposed for every pair.
+        actions: Proposed for every pair.
     """
 
     def __init__(self, actions: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ class SeenActions(Proposals):
     """The commonest actions of the labels, for every pair: right where there are few.
 
     Args:
-        limit: how many.
+        limit: How many.
     """
 
     def __init__(self, limit: int = 16) -> None:
@@ -86,7 +86,7 @@ class SimilarStates(Proposals):
     ones above all.
 
     Args:
-        neighbours: how many transitions.
+        neighbours: How many transitions.
     """
 
     def __init__(self, neighbours: int = 8) -> None:
@@ -125,9 +125,9 @@ class ConstraintSamples(Proposals):
     """Actions drawn evenly, token by token, from a grammar, a regular expression or a list.
 
     Args:
-        constraint: what actions look like.
-        draws: how many a pair.
-        max_new_tokens: longer ones are dropped.
+        constraint: What actions look like.
+        draws: How many a pair.
+        max_new_tokens: Longer ones are dropped.
     """
 
     def __init__(self, constraint: ConstraintSpec, draws: int = 8, max_new_tokens: int = 64) -> None:

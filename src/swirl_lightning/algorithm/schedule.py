@@ -14,9 +14,9 @@ class PhaseSchedule:
     """Warm-up epochs, then iterations of phases, one epoch each.
 
     Attributes:
-        warmup_epochs: supervised epochs on the labelled half.
-        iterations: how often ``order`` is repeated.
-        order: the phases of one iteration; ``[fwm]`` alone is the paper's one-way ablation. Plain values, as YAML spells
+        warmup_epochs: Supervised epochs on the labelled half.
+        iterations: How often ``order`` is repeated.
+        order: The phases of one iteration; ``[fwm]`` alone is the paper's one-way ablation. Plain values, as YAML spells
             them: an enum would have to be given by its members' names.
     """
 

@@ -22,10 +22,10 @@ class Gate:
     A soft posterior learns the models' common mistakes by heart. Without any condition it is learned from all pairs.
 
     Attributes:
-        confidence: least weight of the best candidate; 0 is no condition.
-        agreement: the best candidate is the same for both models (for the FWM's, actions count as often as labels have
+        confidence: Least weight of the best candidate; 0 is no condition.
+        agreement: The best candidate is the same for both models (for the FWM's, actions count as often as labels have
             them). What two models agree on is nearly always right, but tells a policy little that is new.
-        explained: the next state is likelier with the best candidate than with an unknown action, as
+        explained: The next state is likelier with the best candidate than with an unknown action, as
             ``log P(y|x,z) > log P(y|x)``: for free text, where all candidates may be wrong. Needs a ``state_only_weight``.
     """
 
@@ -53,18 +53,18 @@ class PosteriorConfig:
     """How a phase's objective is solved in closed form, ``q* ~ pi_ref exp(reward / beta)``.
 
     Attributes:
-        beta: weight of the divergence to the reference policy, as in GRPO.
-        temperature: of the reference policy (IDM only). An IDM that knows few labels by heart is far too sure; above 1, what
+        beta: Weight of the divergence to the reference policy, as in GRPO.
+        temperature: Of the reference policy (IDM only). An IDM that knows few labels by heart is far too sure; above 1, what
             the FWM says counts for more: ``q* ~ pi_ref^(1/T) p(z)^(1-1/T) exp(reward / beta)``, p being how common actions are
             in the labels. 1 is the paper's objective; with ``JudgeLogprob`` as a sum and ``beta: 1``, infinity is Bayes' rule.
-        calibrate: at the beginning of each phase, fit ``temperature`` and ``beta`` to so many validation pairs (IDM only; what
+        calibrate: At the beginning of each phase, fit ``temperature`` and ``beta`` to so many validation pairs (IDM only; what
             latent actions are likely then holds for both phases). 0 takes what is given.
-        greedy: whether the IDM's greedy answer is a candidate (IDM only).
-        draws: candidate actions that the IDM draws for a pair (IDM only; the FWM's candidates are a group of ``group_size`` and
+        greedy: Whether the IDM's greedy answer is a candidate (IDM only).
+        draws: Candidate actions that the IDM draws for a pair (IDM only; the FWM's candidates are a group of ``group_size`` and
             the observed next state).
-        proposals: where more candidate actions come from (IDM only).
-        gate: which pairs are learned from; each role has its own (the FWM with ``elbo``).
-        least_weight: candidates with less weight are left out of the likelihood, which saves their computation.
+        proposals: Where more candidate actions come from (IDM only).
+        gate: Which pairs are learned from; each role has its own (the FWM with ``elbo``).
+        least_weight: Candidates with less weight are left out of the likelihood, which saves their computation.
     """
 
     beta: float = 0.1
@@ -100,30 +100,30 @@ class RoleSettings:
     """How a role is trained when it is the policy, and how it is sampled.
 
     Attributes:
-        sampling: how completions are drawn.
+        sampling: How completions are drawn.
         objective: ``grpo``, the paper's; ``posterior``, the same objective solved in closed form and learned by weighted
             likelihood; ``elbo`` (FWM only), likelihood of the observed next state, summed over the IDM's ``posterior`` of the
             latent action; ``none``, only the supervised terms that have a weight.
         group_size: G, completions per prompt.
-        grpo: clipping, KL and aggregation.
-        posterior: candidates and divergence of the closed form; the IDM's also give ``elbo`` and dreams their actions.
-        rewards: parts of the reward with their weights; none is the paper's, the judge's mean log-probability per token.
-        anchor: whether the observed next state joins each group as one more member (FWM only).
-        advantage: divide by the group's standard deviation (``std``) or only centre (``none``).
-        truncated: what a completion is worth that was cut at ``max_new_tokens``. ``mask``: nothing is learned from it, and its
+        grpo: Clipping, KL and aggregation.
+        posterior: Candidates and divergence of the closed form; the IDM's also give ``elbo`` and dreams their actions.
+        rewards: Parts of the reward with their weights; none is the paper's, the judge's mean log-probability per token.
+        anchor: Whether the observed next state joins each group as one more member (FWM only).
+        advantage: Divide by the group's standard deviation (``std``) or only centre (``none``).
+        truncated: What a completion is worth that was cut at ``max_new_tokens``. ``mask``: nothing is learned from it, and its
             group is compared without it (overlong filtering, DAPO, arXiv:2503.14476), as long as two members ended; a weak
             pair, of which hardly any do, is compared by what there is. ``floor``: the least that each part of the reward gives.
             ``reward``: that of what there is, as if it had ended (the released code).
-        inner_epochs: optimisation passes over one rollout.
-        nll_weight: weight of ``-log P(y|x,z)`` per token on the pairs' own next states (FWM only): maximising the ELBO over
+        inner_epochs: Optimisation passes over one rollout.
+        nll_weight: Weight of ``-log P(y|x,z)`` per token on the pairs' own next states (FWM only): maximising the ELBO over
             theta is exactly this likelihood. 0 is the paper.
-        dream_weight: weight of the supervised loss on the FWM's own transitions ``(x, z, FWM(x, z))`` (IDM only): z is right
+        dream_weight: Weight of the supervised loss on the FWM's own transitions ``(x, z, FWM(x, z))`` (IDM only): z is right
             wherever the FWM is. 0 is the paper.
-        dream_label_share: share of the dreams whose action is drawn from the labels, not from the posterior.
-        state_only_weight: weight of ``log P(y|x)`` of the phase's own pairs, as in the warm-up (FWM only). 0 is the paper.
-        replay_weight: weight of the supervised loss on labelled warm-up transitions; the data's ``replay_batch_size`` says
+        dream_label_share: Share of the dreams whose action is drawn from the labels, not from the posterior.
+        state_only_weight: Weight of ``log P(y|x)`` of the phase's own pairs, as in the warm-up (FWM only). 0 is the paper.
+        replay_weight: Weight of the supervised loss on labelled warm-up transitions; the data's ``replay_batch_size`` says
             how many a step. 0 is the paper.
-        constraint: which tokens the role may emit; None for all.
+        constraint: Which tokens the role may emit; None for all.
     """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)

@@ -44,17 +44,17 @@ class PhaseSteps:
     those of all ranks.
 
     Attributes:
-        inference: the models.
-        roles: settings of each role as policy.
-        backward: sends a loss backward.
-        optimise: steps the phase's optimizer; told whether this is the batch's last step.
-        nonfinite: called with the name and value of a loss that is not finite; may raise.
-        seed: of rollouts.
-        skip_nonfinite: leave members whose reward is not finite out instead of raising.
+        inference: The models.
+        roles: Settings of each role as policy.
+        backward: Sends a loss backward.
+        optimise: Steps the phase's optimizer; told whether this is the batch's last step.
+        nonfinite: Called with the name and value of a loss that is not finite; may raise.
+        seed: Seed of rollouts.
+        skip_nonfinite: Leave members whose reward is not finite out instead of raising.
         warmup: ``joint`` sends both tasks through one model, ``each`` through their own.
-        warmup_idm_weight: weight of the IDM's task in a joint warm-up.
-        state_only_weight: weight of ``log P(y|x)`` of state-only pairs in the warm-up.
-        pseudo_temperature: of the pseudo-labels; 0 is greedy.
+        warmup_idm_weight: Weight of the IDM's task in a joint warm-up.
+        state_only_weight: Weight of ``log P(y|x)`` of state-only pairs in the warm-up.
+        pseudo_temperature: Temperature of the pseudo-labels; 0 is greedy.
     """
 
     inference: Inference

@@ -28,10 +28,10 @@ class Frames(Dataset[tuple[Tensor, Tensor, Tensor]]):
     must not lose.
 
     Args:
-        table: recorded transitions.
-        rows: which of them.
-        size: side of the images.
-        limit: at most so many images, evenly spread; None for all.
+        table: Recorded transitions.
+        rows: Which of them.
+        size: Side of the images.
+        limit: At most so many images, evenly spread; None for all.
     """
 
     def __init__(self, table: TransitionTable, rows: Sequence[int], size: int, limit: int | None) -> None:
@@ -63,8 +63,8 @@ class Tiles(Dataset[Tensor]):
     """Distinct tiles of some frames, uint8 [3, T, T] each: what is rare counts as much as what is frequent.
 
     Args:
-        frames: whose tiles.
-        side: of a tile, pixels.
+        frames: Whose tiles.
+        side: Side of a tile, pixels.
     """
 
     def __init__(self, frames: Frames, side: int) -> None:
@@ -87,16 +87,16 @@ class FrameDataModule(L.LightningDataModule):
     """Training and validation frames, split by episode as the transitions are.
 
     Args:
-        path: as of ``TransitionDataModule``.
-        columns: as of ``TransitionDataModule``.
-        size: side of the images; others are cut to a centred square and resized.
-        tile: train on the distinct tiles of this side that the training frames hold; None trains on frames.
-        max_frames: training frames at most.
-        max_val: validation frames at most.
-        val_fraction: share of validation episodes, where the data have no splits.
-        batch_size: frames, or tiles, a batch.
-        workers: processes that decode images.
-        seed: of splits.
+        path: As of ``TransitionDataModule``.
+        columns: As of ``TransitionDataModule``.
+        size: Side of the images; others are cut to a centred square and resized.
+        tile: Train on the distinct tiles of this side that the training frames hold; None trains on frames.
+        max_frames: Training frames at most.
+        max_val: Validation frames at most.
+        val_fraction: Share of validation episodes, where the data have no splits.
+        batch_size: Frames, or tiles, a batch.
+        workers: Processes that decode images.
+        seed: Seed of splits.
     """
 
     def __init__(

@@ -42,24 +42,24 @@ class CodecModule(L.LightningModule):
     (``FrameDataModule`` with the same ``tile``).
 
     Args:
-        size: side of the images, pixels.
-        codes: size of the codebook.
-        channels: width of each resolution; every one after the first halves the side, so the grid is
+        size: Side of the images, pixels.
+        codes: Size of the codebook.
+        channels: Width of each resolution; every one after the first halves the side, so the grid is
             ``size / 2 ** (len(channels) - 1)``.
-        code_dim: length of a code's vector.
-        layers: residual blocks of a resolution.
-        norm_groups: groups of the group norms; divides every width.
-        attention: attention over the whole grid in the middle. Without it a code sees its surroundings only.
-        commitment: weight of the commitment loss.
-        tile: side of the tiles, pixels; None encodes images as a whole.
-        crop: side of the squares that training sees first, half of them where a transition changes the image; None for whole
+        code_dim: Length of a code's vector.
+        layers: Residual blocks of a resolution.
+        norm_groups: Groups of the group norms; divides every width.
+        attention: Attention over the whole grid in the middle. Without it a code sees its surroundings only.
+        commitment: Weight of the commitment loss.
+        tile: Side of the tiles, pixels; None encodes images as a whole.
+        crop: Side of the squares that training sees first, half of them where a transition changes the image; None for whole
             images, and with ``tile``. What is rare in an image is frequent in small squares.
-        cropped: share of the steps that see squares; whole images follow.
-        hard_share: share of a batch's pixels, the worst ones, that count once more: small things would be left out otherwise.
-        continuous: share of the steps before the codebook comes in.
-        restart_every: steps after which codes that were not used since become latents of the batch.
-        optimizer: of all parameters.
-        warmup_steps: steps over which the learning rate rises; it then falls by a cosine to the end of training.
+        cropped: Share of the steps that see squares; whole images follow.
+        hard_share: Share of a batch's pixels, the worst ones, that count once more: small things would be left out otherwise.
+        continuous: Share of the steps before the codebook comes in.
+        restart_every: Steps after which codes that were not used since become latents of the batch.
+        optimizer: Optimizer of all parameters.
+        warmup_steps: Steps over which the learning rate rises; it then falls by a cosine to the end of training.
         reader: ``module:function`` that reads the parts of a world out of an encoded image, as of ``DecodedSuccess``:
             validation then measures how often a reconstruction still shows the right part, and the whole world. None: it
             does not.

@@ -30,8 +30,8 @@ class ChatTemplate:
     """A tokenizer's chat template with what it is told.
 
     Attributes:
-        tokenizer: with a chat template.
-        kwargs: variables of the template, e.g. ``{enable_thinking: false}``.
+        tokenizer: With a chat template.
+        kwargs: Variables of the template, e.g. ``{enable_thinking: false}``.
     """
 
     tokenizer: PreTrainedTokenizerBase

@@ -25,7 +25,7 @@ class _PrefixConstraint(TokenConstraint):
     """A constraint whose mask depends on the prefix; recently used masks are kept.
 
     Args:
-        codec: the codec whose end token ends every completion.
+        codec: The codec whose end token ends every completion.
     """
 
     def __init__(self, codec: Codec) -> None:
@@ -63,11 +63,11 @@ class RangeConstraint(TokenConstraint):
     """Ids of one contiguous part of the vocabulary, e.g. the image tokens; the same at every position.
 
     Args:
-        vocab_size: number of token ids.
-        start: first id.
-        stop: one past the last id.
-        extra_ids: allowed besides the range, the end token above all.
-        excluded_ids: not allowed though inside the range.
+        vocab_size: Number of token ids.
+        start: First id.
+        stop: One past the last id.
+        extra_ids: Allowed besides the range, the end token above all.
+        excluded_ids: Not allowed though inside the range.
 
     Raises:
         ValueError: if the range is empty or an id lies outside the vocabulary.
@@ -100,8 +100,8 @@ class ChoiceConstraint(_PrefixConstraint):
     """One of a list of strings, each followed by the end token.
 
     Args:
-        choices: the strings. What is drawn is decoded in the tokenizer's form of them (lower case, a space before brackets).
-        codec: encodes the choices.
+        choices: The strings. What is drawn is decoded in the tokenizer's form of them (lower case, a space before brackets).
+        codec: Encodes the choices.
 
     Raises:
         ValueError: naming the choice that is given twice, is empty, or loses more than its form in encoding; or for an empty
@@ -164,8 +164,8 @@ class GrammarConstraint(_PrefixConstraint):
     Any tokenisation of a matching text is allowed, not only the canonical one.
 
     Args:
-        grammar: the grammar, with a rule ``start``.
-        codec: its tokenizer must be a fast one that keeps every byte (byte-level BPE, sentencepiece).
+        grammar: The grammar, with a rule ``start``.
+        codec: Its tokenizer must be a fast one that keeps every byte (byte-level BPE, sentencepiece).
 
     Raises:
         ModuleNotFoundError: without the ``grammar`` extra, with the command that installs it.
@@ -205,8 +205,8 @@ class RegexConstraint(GrammarConstraint):
     """Texts that a regular expression (Rust syntax, no look-around) matches as a whole.
 
     Args:
-        pattern: the regular expression.
-        codec: as for a grammar.
+        pattern: The regular expression.
+        codec: As for a grammar.
 
     Raises:
         ModuleNotFoundError: as for a grammar.
@@ -249,11 +249,11 @@ class ConstraintSpec:
     """A role's constraint as YAML says it: exactly one kind.
 
     Attributes:
-        choices: the completion is one of these strings.
-        regex: the completion matches this regular expression as a whole.
-        grammar: the completion belongs to this grammar (llguidance's Lark dialect).
-        first_id: first token id of a vocabulary range; needs ``last_id``.
-        last_id: last token id of the range, included.
+        choices: The completion is one of these strings.
+        regex: The completion matches this regular expression as a whole.
+        grammar: The completion belongs to this grammar (llguidance's Lark dialect).
+        first_id: First token id of a vocabulary range; needs ``last_id``.
+        last_id: Last token id of the range, included.
     """
 
     choices: Sequence[str] | None = None

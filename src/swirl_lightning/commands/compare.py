@@ -20,9 +20,9 @@ def compare(runs: Sequence[Path], split: str = "test", out: Path | None = None) 
     ``-seed-N``; a folder called ``seed-N`` takes its parent's name (``swirl/seed-0``, and ``seed-0/swirl`` are both fine).
 
     Args:
-        runs: run folders.
-        split: split to report.
-        out: also write the rows as JSON.
+        runs: Run folders.
+        split: Split to report.
+        out: Also write the rows as JSON.
 
     Raises:
         FileNotFoundError: if a run has no metrics.

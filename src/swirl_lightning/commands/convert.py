@@ -27,13 +27,13 @@ def convert_data(
     """Write data of any shape as pairs, or their rows as another kind of file.
 
     Args:
-        data: as `swirl fit` reads them: pairs, steps, trajectories or chats; a file, glob, folder, saved data set, hub:...
-        out: what to write, by its ending: .jsonl, .json, .csv, .tsv (also .gz, .zst, .bz2), .parquet, or none for a folder that
+        data: As `swirl fit` reads them: pairs, steps, trajectories or chats; a file, glob, folder, saved data set, hub:...
+        out: What to write, by its ending: .jsonl, .json, .csv, .tsv (also .gz, .zst, .bz2), .parquet, or none for a folder that
             datasets.load_from_disk reads.
-        columns: names of your columns, e.g. ``{state: before, next_state: after}``.
-        action_pattern: regular expression with one group: the action, within what the column of actions holds.
+        columns: Names of your columns, e.g. ``{state: before, next_state: after}``.
+        action_pattern: Regular expression with one group: the action, within what the column of actions holds.
         form: ``pairs``: state, next_state, action, context, episode, step, split; or ``rows`` as they came.
-        overwrite: write over what is there.
+        overwrite: Write over what is there.
 
     Returns:
         What was written.

@@ -32,8 +32,8 @@ def draw(steps: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any
     """An ``<svg>`` element with a panel for each kind of value that there is, phase by phase.
 
     Args:
-        steps: lines of ``steps.jsonl``.
-        measured: greedy lines of ``metrics.jsonl``, of one split.
+        steps: Lines of ``steps.jsonl``.
+        measured: Greedy lines of ``metrics.jsonl``, of one split.
 
     Returns:
         The element; empty where there is nothing to draw.

@@ -60,13 +60,13 @@ def run(
     Args:
         root: AURORA's folder, with `disc_edit_data/` and the images.
         fwm: FWM folder written by `swirl export`.
-        samples: drawn under each edit.
-        temperature: of the samples.
-        top_p: of the samples.
-        batch_size: records at once.
-        limit: at most so many records of a task.
-        seed: of the samples.
-        out: also write the measures of every record as JSON.
+        samples: Drawn under each edit.
+        temperature: Temperature of the samples.
+        top_p: Top-p of the samples.
+        batch_size: Records at once.
+        limit: At most so many records of a task.
+        seed: Seed of the samples.
+        out: Also write the measures of every record as JSON.
     """
     inference = inference_from_folders(fwm, None)
     by_task: dict[str, list[Choice]] = {}

@@ -39,8 +39,8 @@ def phase_rows(run_dir: Path, split: str) -> list[dict[str, Any]]:
     """A row for what the phases start from (``SFT``) and one for every phase, in order, with the FWM's gain over SFT.
 
     Args:
-        run_dir: folder of the run.
-        split: which evaluations.
+        run_dir: Folder of the run.
+        split: Which evaluations.
 
     Returns:
         Rows as :func:`swirl_lightning.commands.report.summarise` makes them, with the number of ``transitions``.
@@ -82,8 +82,8 @@ def ending(run_dir: Path, data: Mapping[str, Any]) -> str:
     """What a finished run came to, where it is, and what to do next.
 
     Args:
-        run_dir: folder of the run.
-        data: options of its data.
+        run_dir: Folder of the run.
+        data: Options of its data.
     """
     parts = []
     for split in ("val", "test"):
@@ -105,8 +105,8 @@ def next_commands(run_dir: Path, data: Mapping[str, Any]) -> list[str]:
     """Commands that go on from here: look at the run, ask the FWM, have the IDM label data.
 
     Args:
-        run_dir: folder of the run.
-        data: options of its data.
+        run_dir: Folder of the run.
+        data: Options of its data.
     """
     last = run_dir / "export" / "last"
     commands = [f"swirl report {run_dir}"]

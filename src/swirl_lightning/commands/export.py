@@ -17,10 +17,10 @@ def export(run_dir: Path, out: Path, checkpoint: Path | None = None, adapter_onl
     """Write FWM and IDM as ordinary Hugging Face folders ``OUT/fwm`` and ``OUT/idm``.
 
     Args:
-        run_dir: folder of a ``swirl fit`` run.
-        out: where to write.
-        checkpoint: checkpoint file; default: the run's last.
-        adapter_only: with storage ``adapters``, write LoRA adapters instead of merged models.
+        run_dir: Folder of a ``swirl fit`` run.
+        out: Where to write.
+        checkpoint: Checkpoint file; default: the run's last.
+        adapter_only: With storage ``adapters``, write LoRA adapters instead of merged models.
     """
     inference = inference_from_run(run_dir, checkpoint)
     for role in Role:

@@ -41,20 +41,20 @@ def forecast(
     as PNG files into a folder beside the file, and the lines hold their paths.
 
     Args:
-        data: transitions, as `swirl fit` reads them.
+        data: Transitions, as `swirl fit` reads them.
         fwm: FWM folder written by `swirl export`.
         out: JSONL file to write.
-        by: what the line calls split: the split, or the first part of the episode's name (ByteMorph's type of motion, AURORA's
+        by: What the line calls split: the split, or the first part of the episode's name (ByteMorph's type of motion, AURORA's
             task, StableToolBench's test file).
-        split: which held-out episodes; drawn as in training, where the data have no splits of their own.
-        columns: names of your columns, as in training, e.g. ``{state: before, next_state: after}``.
-        action_pattern: regular expression with one group: the action, as in training.
-        val_fraction: share of validation episodes, as in training.
-        test_fraction: share of test episodes, as in training.
-        limit: at most so many transitions, drawn as in training (``max_val``, ``max_test``).
-        batch_size: transitions per generation batch.
+        split: Which held-out episodes; drawn as in training, where the data have no splits of their own.
+        columns: Names of your columns, as in training, e.g. ``{state: before, next_state: after}``.
+        action_pattern: Regular expression with one group: the action, as in training.
+        val_fraction: Share of validation episodes, as in training.
+        test_fraction: Share of test episodes, as in training.
+        limit: At most so many transitions, drawn as in training (``max_val``, ``max_test``).
+        batch_size: Transitions per generation batch.
         temperature: 0 takes the most likely next state; otherwise states are sampled.
-        seed: seed of splits and sampling.
+        seed: Seed of splits and sampling.
     """
     module = TransitionDataModule(
         data,
@@ -92,10 +92,10 @@ def as_files(codec: Codec, images: Mapping[str, Any], folder: Path, number: int)
     """Writes images, token images among them, as PNG files.
 
     Args:
-        codec: makes pictures of token images.
-        images: by name.
-        folder: where to; made if missing.
-        number: of the row.
+        codec: Makes pictures of token images.
+        images: By name.
+        folder: Where to; made if missing.
+        number: Number of the row.
 
     Returns:
         Paths by name, relative to the place of the folder.

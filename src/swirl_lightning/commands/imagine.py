@@ -39,15 +39,15 @@ def imagine(
 
     Args:
         fwm: FWM folder written by ``swirl export``.
-        state: first state; the path of an image file in a visual world; with a demonstration, default: its first state.
-        actions: actions to take, in order.
+        state: First state; the path of an image file in a visual world; with a demonstration, default: its first state.
+        actions: Actions to take, in order.
         idm: IDM folder, to infer actions from the demonstration.
-        demonstration: transitions of one episode, or its states alone, as `swirl fit` reads them; the first episode is taken.
-        columns: names of the demonstration's columns.
-        context: context of the prompts.
+        demonstration: Transitions of one episode, or its states alone, as `swirl fit` reads them; the first episode is taken.
+        columns: Names of the demonstration's columns.
+        context: Context of the prompts.
         temperature: 0 takes the most likely next state; otherwise states are sampled.
-        seed: seed of sampling.
-        out: also write the roll-out: JSON of text; of images a folder with numbered PNG files, a strip and a GIF.
+        seed: Seed of sampling.
+        out: Also write the roll-out: JSON of text; of images a folder with numbered PNG files, a strip and a GIF.
     """
     if (actions is None) == (demonstration is None):
         raise ValueError("give either --actions, or --demonstration together with --idm")

@@ -40,9 +40,9 @@ def findings(splits: Mapping[str, Rows], prompted: Prompted, rows: int | None, p
     """What is found out about the splits of some data.
 
     Args:
-        splits: labelled, state_only, val and test.
-        prompted: how the models will be asked.
-        rows: most transitions of a split that are looked at.
+        splits: Labelled, state_only, val and test.
+        prompted: How the models will be asked.
+        rows: Most transitions of a split that are looked at.
         pictures: PNG file to write, where states are images.
 
     Returns:
@@ -110,7 +110,7 @@ def inspect_file(options: Any) -> dict[str, Any]:
     """Reads a file, with a guess at its mapping where none is given.
 
     Args:
-        options: of the command.
+        options: Options of the command.
     """
     columns, labelled, guessed = options.columns, True, False
     if columns is None:
@@ -168,7 +168,7 @@ def inspect_run(values: Any) -> dict[str, Any]:
     """Splits and prompts as ``swirl fit`` would make them of the same YAML.
 
     Args:
-        values: with ``model`` and ``data`` made.
+        values: With ``model`` and ``data`` made.
     """
     model, data = values.model, values.data
     data.prepare_data()

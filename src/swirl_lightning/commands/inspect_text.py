@@ -15,7 +15,7 @@ def as_text(made: Mapping[str, Any]) -> str:
     """The findings as plain text.
 
     Args:
-        made: as :func:`swirl_lightning.commands.inspect.findings` makes them.
+        made: As :func:`swirl_lightning.commands.inspect.findings` makes them.
     """
     parts = [_splits(made), _actions(made), _lengths(made), *_examples(made)]
     if "yaml" in made:

@@ -39,19 +39,19 @@ def label(
     assistant's turn of a chat.
 
     Args:
-        file: data, as `swirl fit` reads them: pairs, steps, trajectories or chats; a file, a glob, a folder, hub:...
+        file: Data, as `swirl fit` reads them: pairs, steps, trajectories or chats; a file, a glob, a folder, hub:...
         idm: IDM folder written by `swirl export`.
-        out: what to write, by its ending: .jsonl, .json, .csv, .tsv (also .gz, .zst, .bz2), .parquet, or none for a folder that
+        out: What to write, by its ending: .jsonl, .json, .csv, .tsv (also .gz, .zst, .bz2), .parquet, or none for a folder that
             datasets.load_from_disk reads.
-        columns: names of your columns, e.g. ``{state: before, next_state: after}``; `swirl inspect FILE` guesses them. A
+        columns: Names of your columns, e.g. ``{state: before, next_state: after}``; `swirl inspect FILE` guesses them. A
             column of actions that is not there is made.
-        action_pattern: regular expression with one group: the action, within what the column of actions holds.
-        actions: label the transitions whose action is missing, or all of them anew.
+        action_pattern: Regular expression with one group: the action, within what the column of actions holds.
+        actions: Label the transitions whose action is missing, or all of them anew.
         form: ``rows`` as they came, or ``pairs``: state, next_state, action, context, episode, step, split, action_logprob.
-        overwrite: write over what is there.
-        batch_size: transitions per generation batch.
+        overwrite: Write over what is there.
+        batch_size: Transitions per generation batch.
         temperature: 0 takes the most likely action; otherwise actions are sampled.
-        seed: seed of sampling.
+        seed: Seed of sampling.
     """
     refuse_existing(out, overwrite=overwrite)
     with named_as(path="FILE", state_only="another FILE"):

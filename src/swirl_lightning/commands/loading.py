@@ -70,8 +70,8 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     """The models of a run with the weights of a checkpoint.
 
     Args:
-        run_dir: folder of the run; holds ``config.yaml``.
-        checkpoint: default: ``checkpoints/last.ckpt`` in the run folder.
+        run_dir: Folder of the run; holds ``config.yaml``.
+        checkpoint: Default: ``checkpoints/last.ckpt`` in the run folder.
 
     Raises:
         FileNotFoundError: if the configuration or the checkpoint is missing.

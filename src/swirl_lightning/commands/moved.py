@@ -43,7 +43,7 @@ def renamed(config: Any) -> Any:
     """A configuration in which classes and options have the names that they have today.
 
     Args:
-        config: as YAML holds it; changed nowhere.
+        config: As YAML holds it; changed nowhere.
     """
     if isinstance(config, dict):
         return {key: renamed(value) for key, value in _with_parts_of_the_reward(config).items()}
@@ -72,7 +72,7 @@ def with_names_of_today(arguments: Sequence[str]) -> list[str]:
     """Arguments of a command in which a configuration with old names is replaced by its text with the new ones.
 
     Args:
-        arguments: of the command; ``--config FILE`` or ``--config=FILE``.
+        arguments: Arguments of the command; ``--config FILE`` or ``--config=FILE``.
     """
     return with_configs(arguments, _today)
 

@@ -27,7 +27,7 @@ def with_overlays(arguments: Sequence[str]) -> list[str]:
     """Arguments of a command in which every configuration that names defaults is whole.
 
     Args:
-        arguments: of the command; ``--config FILE`` or ``--config=FILE``.
+        arguments: Arguments of the command; ``--config FILE`` or ``--config=FILE``.
 
     Returns:
         The same; a file that builds on others is replaced by what they make together, as text.
@@ -43,8 +43,8 @@ def with_configs(arguments: Sequence[str], change: Callable[[str], str]) -> list
     """Arguments of a command with every configuration (a file, or its text) changed.
 
     Args:
-        arguments: of the command; ``--config FILE`` or ``--config=FILE``.
-        change: from what was named to what takes its place.
+        arguments: Arguments of the command; ``--config FILE`` or ``--config=FILE``.
+        change: From what was named to what takes its place.
     """
     changed = list(arguments)
     for place, argument in enumerate(arguments):
@@ -59,9 +59,9 @@ def place_of(arguments: Sequence[str], key: str, word: str | None) -> str | None
     """Where an option stands in the configurations of a command.
 
     Args:
-        arguments: of the command, as they were typed.
-        key: dotted name of the option; parts of it that a file leaves out (``init_args``) are passed over.
-        word: a name or a value that must stand at or below the option; None takes the option itself.
+        arguments: Arguments of the command, as they were typed.
+        key: Dotted name of the option; parts of it that a file leaves out (``init_args``) are passed over.
+        word: A name or a value that must stand at or below the option; None takes the option itself.
 
     Returns:
         ``FILE, line N``; None where no file says it, or the command line does.

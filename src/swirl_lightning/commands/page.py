@@ -28,9 +28,9 @@ def report(run: Path, out: Path | None = None, samples: int = 2) -> None:
     The page holds all of it and loads nothing; curves need the extra `plot`.
 
     Args:
-        run: run folder.
-        out: file to write; report.html in the run folder unless given.
-        samples: groups shown of each phase, the last ones.
+        run: Run folder.
+        out: File to write; report.html in the run folder unless given.
+        samples: Groups shown of each phase, the last ones.
     """
     out = out or run / "report.html"
     put_text(out, page(run, samples))

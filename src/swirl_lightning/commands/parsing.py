@@ -51,8 +51,8 @@ class UsageError(ValueError):
     """An option that is not understood.
 
     Attributes:
-        key: dotted name of the option, None where it is about none.
-        word: what is wrong in it, as it was written: a name or a value.
+        key: Dotted name of the option, None where it is about none.
+        word: What is wrong in it, as it was written: a name or a value.
     """
 
     def __init__(self, message: str, key: str | None = None, word: str | None = None) -> None:

@@ -16,9 +16,9 @@ def json_lines(path: Path, columns: Columns | None, fields: Sequence[str]) -> It
     """Objects of a file of predictions with their places.
 
     Args:
-        path: the file.
-        columns: field to column where names differ, as dotted paths into objects.
-        fields: that there are.
+        path: The file.
+        columns: Field to column where names differ, as dotted paths into objects.
+        fields: That there are.
 
     Raises:
         DataError: for a field that does not exist, or a column that a line does not have.

@@ -23,15 +23,15 @@ class Example:
     """What a role is asked about one transition, and what it should answer.
 
     Attributes:
-        role: fwm or idm.
-        episode: of the transition.
-        step: of the transition.
-        prompt: as the model reads it; where its middle is cut, it says so.
+        role: ``fwm`` or ``idm``.
+        episode: Episode of the transition.
+        step: Step of the transition.
+        prompt: As the model reads it; where its middle is cut, it says so.
         answer: None where the data do not say.
-        cut: tokens that the prompt lost.
-        answer_cut: tokens of the answer beyond ``max_new_tokens``.
-        prompt_tokens: each token's text; None without a tokenizer.
-        answer_tokens: likewise, the end token included.
+        cut: Tokens that the prompt lost.
+        answer_cut: Tokens of the answer beyond ``max_new_tokens``.
+        prompt_tokens: Each token's text; None without a tokenizer.
+        answer_tokens: Likewise, the end token included.
     """
 
     role: str
@@ -50,10 +50,10 @@ class Prompted:
     """Asks as the models will be asked; counts tokens where a tokenizer is known, characters otherwise.
 
     Attributes:
-        codec: of the model; None counts characters.
-        templates: the wordings.
-        max_prompt_tokens: prompts are cut to this length.
-        max_new_tokens: of each role's answers.
+        codec: Codec of the model; None counts characters.
+        templates: The wordings.
+        max_prompt_tokens: Prompts are cut to this length.
+        max_new_tokens: Most new tokens of each role's answers.
     """
 
     codec: TextCodec | None

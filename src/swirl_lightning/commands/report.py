@@ -37,10 +37,10 @@ def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) ->
     """Rows of one run, from its ``metrics.jsonl``.
 
     Args:
-        folder: run folder.
-        name: name of the method.
-        split: split to report.
-        per_iteration: a row after every iteration (``name-k``) instead of one after the last.
+        folder: Run folder.
+        name: Name of the method.
+        split: Split to report.
+        per_iteration: A row after every iteration (``name-k``) instead of one after the last.
 
     Returns:
         Row name to measures: ``copy``, ``sft`` and ``best-of-N`` from the models that the phases start from, ``name-k`` or
@@ -87,10 +87,10 @@ def summarise(
     """One row: means, 95 % intervals over seeds where there are at least two, and the gain over SFT, paired by seed.
 
     Args:
-        name: of the row.
-        per_seed: measures of every seed.
-        sft: the baseline's, of the same seeds; None for no gain.
-        measure: the FWM's measure that the gain is about.
+        name: Name of the row.
+        per_seed: Measures of every seed.
+        sft: The baseline's, of the same seeds; None for no gain.
+        measure: The FWM's measure that the gain is about.
     """
     row: dict[str, Any] = {"method": name, "seeds": len(per_seed)}
     for role in ("fwm", "idm", "both"):
@@ -114,9 +114,9 @@ def differences(
     """How much better one row is than each other, paired by seed.
 
     Args:
-        collected: row name to seed to measures.
-        of: the row.
-        measure: the FWM's measure; the IDM and the mean of both are compared in exact match.
+        collected: Row name to seed to measures.
+        of: The row.
+        measure: The FWM's measure; the IDM and the mean of both are compared in exact match.
 
     Returns:
         Other row to column to the mean difference and, with several seeds, its 95 % interval.

@@ -30,15 +30,15 @@ class Rewriting:
     """Some data that are read, and where they are to be written.
 
     Args:
-        path: as ``data.path``.
-        out: file or folder.
-        columns: the user's mapping; a column of actions that is not there is made.
-        action_pattern: regular expression with one group: the action.
-        form: rows as they came, or pairs.
+        path: As ``data.path``.
+        out: File or folder.
+        columns: The user's mapping; a column of actions that is not there is made.
+        action_pattern: Regular expression with one group: the action.
+        form: Rows as they came, or pairs.
 
     Attributes:
-        table: the transitions.
-        report: what could not be filled in.
+        table: The transitions.
+        report: What could not be filled in.
 
     Raises:
         FileNotFoundError: if there are no such data.

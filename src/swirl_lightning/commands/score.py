@@ -38,8 +38,8 @@ def read_predictions(path: Path, columns: Columns | None = None) -> list[Row]:
     """Lines with ``prediction``, ``reference`` and, in all of them or in none, ``state`` and ``split``.
 
     Args:
-        path: the file.
-        columns: field to column where names differ.
+        path: The file.
+        columns: Field to column where names differ.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -67,12 +67,12 @@ def score(
     """Scores a file of predictions and writes the measures as JSON.
 
     Args:
-        benchmark: text, tools or web.
+        benchmark: Text, tools or web.
         file: JSON lines.
         out: JSON file to write.
-        bert_score: folder of BERTScore's encoder; None goes without.
-        bert_layer: hidden layer that BERTScore compares; None is the last.
-        columns: field to column where names differ.
+        bert_score: Folder of BERTScore's encoder; None goes without.
+        bert_layer: Hidden layer that BERTScore compares; None is the last.
+        columns: Field to column where names differ.
 
     Returns:
         The table, as Markdown.

@@ -57,8 +57,8 @@ def read_images(path: Path, columns: Columns | None = None) -> list[ImageRow]:
     """Lines with ``prediction`` and, in all or none, ``reference``, ``state``, ``split``, ``action``, captions.
 
     Args:
-        path: the file.
-        columns: field to column where names differ.
+        path: The file.
+        columns: Field to column where names differ.
 
     Raises:
         FileNotFoundError: if the file or an image that it names is not there; the message says which line.
@@ -89,9 +89,9 @@ def score_images(file: Path, out: Path, clip: Path | None, judge: Judge | None, 
     Args:
         file: JSON lines.
         out: JSON file to write.
-        clip: folder of a CLIP model; None goes without.
-        judge: a judge, for rows with ``state`` and ``action``; None goes without.
-        columns: field to column where names differ.
+        clip: Folder of a CLIP model; None goes without.
+        judge: A judge, for rows with ``state`` and ``action``; None goes without.
+        columns: Field to column where names differ.
 
     Returns:
         The table, as Markdown, and what the judge did.

@@ -29,14 +29,14 @@ class Method:
     """One row family of the study: a ``swirl fit`` that starts from the warm-up's models.
 
     Attributes:
-        name: name in the table.
-        overrides: options of ``swirl fit``, e.g. ``{model.schedule.order: [fwm]}``.
-        config: a configuration on top of the study's base, e.g. ``configs/recipe/paper.yaml``.
+        name: Name in the table.
+        overrides: Options of ``swirl fit``, e.g. ``{model.schedule.order: [fwm]}``.
+        config: A configuration on top of the study's base, e.g. ``configs/recipe/paper.yaml``.
         start: ``warmup`` begins from the seed's SFT models; ``scratch`` runs the base configuration from the beginning, with
             ``model.schedule.iterations: 0`` as a supervised baseline of its own; the name of such a method begins from the
             models of its warm-up, which it must export.
-        run: an existing run from scratch that is taken as it is, instead of one of the study's own (single seed).
-        per_iteration: a row after every iteration instead of one after the last.
+        run: An existing run from scratch that is taken as it is, instead of one of the study's own (single seed).
+        per_iteration: A row after every iteration instead of one after the last.
     """
 
     name: str
@@ -52,24 +52,24 @@ class Study:
     """A study: what to run and where.
 
     Attributes:
-        base: configuration of ``swirl fit`` that all methods share; its warm-up makes the SFT models.
-        out: folder of the study.
-        methods: what to compare.
-        seeds: one warm-up and one run of every method each.
-        warmup_overrides: options of the warm-up runs only.
-        overrides: options of all runs.
-        seed_options: options that are set to the seed.
-        workers: runs at a time, each with ``threads`` CPU threads.
+        base: Configuration of ``swirl fit`` that all methods share; its warm-up makes the SFT models.
+        out: Folder of the study.
+        methods: What to compare.
+        seeds: One warm-up and one run of every method each.
+        warmup_overrides: Options of the warm-up runs only.
+        overrides: Options of all runs.
+        seed_options: Options that are set to the seed.
+        workers: Runs at a time, each with ``threads`` CPU threads.
         threads: CPU threads per run.
-        split: split that the report is about.
-        measure: the FWM's measure that gains are about, e.g. ``tool_bleu``.
-        of: row whose differences to every other one are shown, paired by seed.
-        title: first line of the report.
-        ablate: options whose values are tried one after another in every method that starts from the warm-up, e.g.
+        split: Split that the report is about.
+        measure: The FWM's measure that gains are about, e.g. ``tool_bleu``.
+        of: Row whose differences to every other one are shown, paired by seed.
+        title: First line of the report.
+        ablate: Options whose values are tried one after another in every method that starts from the warm-up, e.g.
             ``{model.fwm.group_size: [4, 8, 32]}``: a row ``swirl, group_size=4`` each.
-        columns: names of the data's columns, as ``data.columns`` of ``swirl fit``; the data are read once before anything runs.
-        state_only: state-only data, as ``data.state_only``.
-        state_only_columns: their columns, where they are others.
+        columns: Names of the data's columns, as ``data.columns`` of ``swirl fit``; the data are read once before anything runs.
+        state_only: State-only data, as ``data.state_only``.
+        state_only_columns: Their columns, where they are others.
         page: Markdown page whose part between ``<!-- report -->`` and ``<!-- /report -->`` becomes the report's table.
     """
 
@@ -265,7 +265,7 @@ def study(config: Study) -> None:
     """Run a study; finished runs are kept, interrupted ones go on.
 
     Args:
-        config: the study.
+        config: The study.
     """
     report = config.run()
     print((config.out / "report.md").read_text(encoding="utf-8"))

@@ -40,7 +40,7 @@ def check_trainer(options: Any) -> None:
     """Refuses what works for one optimizer only, and names that nobody knows.
 
     Args:
-        options: of the trainer, as they were parsed.
+        options: Options of the trainer, as they were parsed.
 
     Raises:
         UsageError: naming the option, and ours.

@@ -34,17 +34,17 @@ def turns(
 
     Args:
         models: FWM folders written by ``swirl export``, by the name of their row.
-        data: labelled transitions, as `swirl fit` reads them.
-        split: use the episodes of this split, where the data have splits.
-        steps: of a stretch.
-        limit: most stretches, evenly spread; null for all.
-        columns: names of the data's columns, as in training.
-        action_pattern: regular expression with one group: the action, as in training.
+        data: Labelled transitions, as `swirl fit` reads them.
+        split: Use the episodes of this split, where the data have splits.
+        steps: Steps of a stretch.
+        limit: Most stretches, evenly spread; null for all.
+        columns: Names of the data's columns, as in training.
+        action_pattern: Regular expression with one group: the action, as in training.
         reader: ``module:function`` that reads the parts of a world out of an image: counts predictions that show the right
             world instead of those with exactly the right tokens.
         temperature: 0 takes the most likely next state; otherwise states are sampled.
-        seed: seed of sampling.
-        out: also write every measure as JSON.
+        seed: Seed of sampling.
+        out: Also write every measure as JSON.
     """
     for folder in models.values():
         read_recipe(folder, Role.FWM)

@@ -35,15 +35,15 @@ def run(
     no reference. `swirl score images OUT --judge.base_url ...` then reports data sets and turns.
 
     Args:
-        file: the benchmark's JSON file, with `videos/<dataset>/` beside it.
+        file: The benchmark's JSON file, with `videos/<dataset>/` beside it.
         fwm: FWM folder written by `swirl export`.
         out: JSONL file to write; images go into a folder beside it.
-        turns: of a plan at most.
-        missing: raise where a video is not there, or skip the sample and count it.
-        limit: at most so many samples.
-        batch_size: samples at once.
+        turns: Turns of a plan at most.
+        missing: Raise where a video is not there, or skip the sample and count it.
+        limit: At most so many samples.
+        batch_size: Samples at once.
         temperature: 0 takes the most likely next image; otherwise images are sampled.
-        seed: of sampling.
+        seed: Seed of sampling.
     """
     inference = inference_from_folders(fwm, None)
     plans, counts = read_plans(file, turns, missing)

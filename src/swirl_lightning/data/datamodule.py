@@ -37,38 +37,38 @@ class TransitionDataModule(L.LightningDataModule):
     episode: as the column ``split`` says, or drawn from the seed. A row without an action is state-only, whatever its episode.
 
     Args:
-        path: labelled data: a file (Parquet, JSON, JSONL, CSV, TSV, compressed or not), a glob, a folder, a data set saved to
+        path: Labelled data: a file (Parquet, JSON, JSONL, CSV, TSV, compressed or not), a glob, a folder, a data set saved to
             disk, or ``hub:owner/name[[:config]:split]``; or a list of them. Rows are pairs, steps, trajectories or chats.
-        columns: field (state, next_state, action, context, episode, step, split, done, messages) to column, where they
+        columns: Field (state, next_state, action, context, episode, step, split, done, messages) to column, where they
             differ: dotted paths into objects and lists; several columns of an episode are joined with ``/``; null leaves a
             field unread.
-        state_only: state-only data, likewise; also images (a folder an episode) and videos. Actions in them are not read.
-        state_only_columns: as ``columns``, where they are others; by default the same ones, without action.
-        action_pattern: regular expression with one group, the action within what the action's column or turn holds.
-        stride: of state-only states in a row: steps between the two states of a pair.
-        min_change: leave out state-only pairs of which a smaller share changes; anything above 0 leaves out equal ones.
-        video: which frames of state-only videos become pairs.
-        labelled_fraction: share of the training episodes that keep their actions; by default all with ``state_only``, half
+        state_only: State-only data, likewise; also images (a folder an episode) and videos. Actions in them are not read.
+        state_only_columns: As ``columns``, where they are others; by default the same ones, without action.
+        action_pattern: Regular expression with one group, the action within what the action's column or turn holds.
+        stride: Stride of state-only states in a row: steps between the two states of a pair.
+        min_change: Leave out state-only pairs of which a smaller share changes; anything above 0 leaves out equal ones.
+        video: Which frames of state-only videos become pairs.
+        labelled_fraction: Share of the training episodes that keep their actions; by default all with ``state_only``, half
             without. Episodes without any action are not counted and are always for SWIRL.
-        val_fraction: share of validation episodes, where the data have no splits; 0 goes without.
-        test_fraction: share of test episodes, where the data have no splits.
-        max_labelled: use at most so many labelled transitions, drawn from all labelled episodes.
-        max_unlabelled: likewise, state-only pairs.
-        max_val: likewise, validation transitions.
-        max_test: likewise, test transitions.
-        warmup_batch_size: transitions of a warm-up batch, over all processes.
-        warmup_batches: batches of a warm-up epoch, after which evaluation and checkpoints come; the next epoch goes on where
+        val_fraction: Share of validation episodes, where the data have no splits; 0 goes without.
+        test_fraction: Share of test episodes, where the data have no splits.
+        max_labelled: Use at most so many labelled transitions, drawn from all labelled episodes.
+        max_unlabelled: Use at most so many state-only pairs, drawn likewise.
+        max_val: Use at most so many validation transitions, drawn likewise.
+        max_test: Use at most so many test transitions, drawn likewise.
+        warmup_batch_size: Transitions of a warm-up batch, over all processes.
+        warmup_batches: Batches of a warm-up epoch, after which evaluation and checkpoints come; the next epoch goes on where
             the last one stopped. None is one pass over the labelled transitions.
-        batch_size: pairs (groups) of a SWIRL batch, over all processes.
-        swirl_batches: batches of a SWIRL epoch, which goes on where the last one stopped: so the models judge pairs that they
+        batch_size: Pairs (groups) of a SWIRL batch, over all processes.
+        swirl_batches: Batches of a SWIRL epoch, which goes on where the last one stopped: so the models judge pairs that they
             have not learned from yet. None is one pass over the state-only pairs.
-        stream_batches: batches of a SWIRL epoch; ``state_only`` is then read while training, for more than memory and disk
+        stream_batches: Batches of a SWIRL epoch; ``state_only`` is then read while training, for more than memory and disk
             hold, and every epoch goes on where the last one stopped. None reads it before.
-        stream_buffer: pairs of the stream among which the next one is drawn.
-        replay_batch_size: labelled transitions beside every SWIRL batch, over all processes; 0 is the paper.
-        eval_batch_size: transitions of an evaluation batch.
-        seed: of splits and order.
-        stream: was the name of ``state_only`` with ``stream_batches``.
+        stream_buffer: Pairs of the stream among which the next one is drawn.
+        replay_batch_size: Labelled transitions beside every SWIRL batch, over all processes; 0 is the paper.
+        eval_batch_size: Transitions of an evaluation batch.
+        seed: Seed of splits and order.
+        stream: This was the name of ``state_only`` with ``stream_batches``.
     """
 
     def __init__(

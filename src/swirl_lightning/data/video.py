@@ -29,12 +29,12 @@ class VideoOptions:
     """Which frames of a video become pairs.
 
     Attributes:
-        seconds: between the two frames of a pair; the second frame of one pair is the first of the next.
-        size: side of the stored frames, pixels (a centred square, JPEG).
-        max_ssim: pairs that are more alike are left out.
-        max_dark: frames with a larger share of dark pixels are left out.
-        max_jump: largest mean difference (share of the grey range, 32 x 32 pixels) between two frames in a row; more is a cut.
-        max_pairs: pairs of a video at most.
+        seconds: Between the two frames of a pair; the second frame of one pair is the first of the next.
+        size: Side of the stored frames, pixels (a centred square, JPEG).
+        max_ssim: Pairs that are more alike are left out.
+        max_dark: Frames with a larger share of dark pixels are left out.
+        max_jump: Largest mean difference (share of the grey range, 32 x 32 pixels) between two frames in a row; more is a cut.
+        max_pairs: Pairs of a video at most.
     """
 
     seconds: float = 6.0

@@ -69,9 +69,9 @@ class ShardedStrategy(_Watched, ModelParallelStrategy):
 
     Args:
         compute_dtype: ``bfloat16`` casts float32 weights for every pass (mixed precision); None takes the models' own.
-        offload: keep all shards on the CPU between passes (CUDA only).
-        offload_reference: keep the shards of the reference policy on the CPU between passes (CUDA only).
-        sharded_checkpoints: every rank writes its own shards, into a folder beside the checkpoint that all ranks can reach;
+        offload: Keep all shards on the CPU between passes (CUDA only).
+        offload_reference: Keep the shards of the reference policy on the CPU between passes (CUDA only).
+        sharded_checkpoints: Every rank writes its own shards, into a folder beside the checkpoint that all ranks can reach;
             otherwise rank 0 gathers everything on its CPU.
     """
 

@@ -21,8 +21,8 @@ class WorldDataModule(TransitionDataModule):
     ``howto/own_world.py``: its ``__init__`` says of what type the recorder is, so that YAML and ``--help`` know its options.
 
     Args:
-        recorder: makes episodes.
-        path: folder of the recording.
+        recorder: Makes episodes.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``. ``val_fraction`` and ``test_fraction`` are kept in the recording,
             where the world has no splits of its own.
     """

@@ -65,7 +65,7 @@ class Environment:
 
     Attributes:
         recorder: ``module:Class`` of the recorder below this package, imported when it is used.
-        help: one line for ``swirl record --help``.
+        help: One line for ``swirl record --help``.
     """
 
     recorder: str

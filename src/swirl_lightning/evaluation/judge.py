@@ -58,19 +58,19 @@ class Judge:
     """Asks ``base_url``/chat/completions at temperature 0.
 
     Attributes:
-        base_url: e.g. ``http://localhost:8000/v1``.
-        model: name of the judge.
+        base_url: Address of the API, e.g. ``http://localhost:8000/v1``.
+        model: Name of the judge.
         cache: SQLite file of answers; one answer a model and question.
-        key_variable: environment variable that holds the key; where it is unset no key is sent.
-        scale: lowest and highest valid score.
-        concurrency: questions in flight.
-        tries: of a question.
-        seconds: that one try may take, slow streams included.
-        backoff: seconds before the second try; doubles with every further one, plus up to half at random.
-        max_wait: seconds waited before a try at most, whatever the server asks for.
-        max_tokens: of an answer.
-        dollars_in: price of a million tokens asked; counted in ``cost``.
-        dollars_out: price of a million tokens answered.
+        key_variable: Environment variable that holds the key; where it is unset no key is sent.
+        scale: Lowest and highest valid score.
+        concurrency: Questions in flight.
+        tries: Tries of a question.
+        seconds: That one try may take, slow streams included.
+        backoff: Seconds before the second try; doubles with every further one, plus up to half at random.
+        max_wait: Seconds waited before a try at most, whatever the server asks for.
+        max_tokens: Most tokens of an answer.
+        dollars_in: Price of a million tokens asked; counted in ``cost``.
+        dollars_out: Price of a million tokens answered.
     """
 
     base_url: str

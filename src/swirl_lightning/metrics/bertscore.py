@@ -24,8 +24,8 @@ class BertScore(MeanOf):
     each pair is a call of its own.
 
     Args:
-        folder: folder with an encoder and its tokenizer; the usual one is ``roberta-large``, layer 17.
-        num_layers: hidden layer whose vectors are compared; None takes the last.
+        folder: Folder with an encoder and its tokenizer; the usual one is ``roberta-large``, layer 17.
+        num_layers: Hidden layer whose vectors are compared; None takes the last.
         **kwargs: of ``torchmetrics.Metric``.
 
     Raises:

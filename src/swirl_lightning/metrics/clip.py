@@ -22,7 +22,7 @@ class ClipEncoder:
     """Directions of images and texts in CLIP's space.
 
     Args:
-        folder: of a CLIP model with its processor, e.g. of ``openai/clip-vit-base-patch32``.
+        folder: Folder of a CLIP model with its processor, e.g. of ``openai/clip-vit-base-patch32``.
 
     Raises:
         FileNotFoundError: if the folder is not there; nothing is downloaded.

@@ -23,7 +23,7 @@ class DecodedSuccess(MeanOf):
     Args:
         reader: ``module:function`` that reads the parts of a world out of an encoded image, e.g.
             ``swirl_lightning.environments.visual.minigrid_images:read_cells``.
-        cells: count parts one by one instead of whole images.
+        cells: Count parts one by one instead of whole images.
         **kwargs: of a torchmetrics ``Metric``.
     """
 

@@ -15,8 +15,8 @@ class FrozenLanguageModel:
     """A causal LM that only judges.
 
     Args:
-        folder: hub name or local folder with model and tokenizer.
-        batch_size: texts a forward pass.
+        folder: Hub name or local folder with model and tokenizer.
+        batch_size: Texts a forward pass.
 
     Raises:
         ValueError: if the tokenizer has neither a begin nor an end token to start a text with.

@@ -87,7 +87,7 @@ class TokenAccuracy(MeanOf):
     """Positions at which prediction and reference agree over the longer length, averaged over predictions, in [0, 1].
 
     Args:
-        tokenize: what a position is; usually a codec's tokens.
+        tokenize: What a position is; usually a codec's tokens.
         **kwargs: of ``torchmetrics.Metric``.
     """
 
@@ -113,7 +113,7 @@ class ChangedAccuracy(MeanOf):
     successor do not count. nan when nothing changed anywhere.
 
     Args:
-        units: what may change: cells, words, image tokens.
+        units: What may change: cells, words, image tokens.
         **kwargs: of ``torchmetrics.Metric``.
     """
 

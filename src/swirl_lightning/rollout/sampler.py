@@ -19,7 +19,7 @@ class TransformersEngine(RolloutEngine):
     """Samples with the training model itself, so that log-probabilities are those of the policy.
 
     Attributes:
-        cache_tokens: key/value slots that may exist at once; more prompts than fit are sampled in turns.
+        cache_tokens: Key/value slots that may exist at once; more prompts than fit are sampled in turns.
     """
 
     cache_tokens: int = 1 << 18

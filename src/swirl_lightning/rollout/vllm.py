@@ -39,11 +39,11 @@ class VllmEngine(RolloutEngine):
     q the server's (truncated importance sampling).
 
     Args:
-        url: of the server.
-        importance_cap: largest weight of a token.
-        folder: where adapters are put; server and trainer must see it under the same name. None is a temporary one.
-        seconds: that the server may take for a prompt's group.
-        concurrency: prompts in flight.
+        url: URL of the server.
+        importance_cap: Largest weight of a token.
+        folder: Where adapters are put; server and trainer must see it under the same name. None is a temporary one.
+        seconds: That the server may take for a prompt's group.
+        concurrency: Prompts in flight.
     """
 
     def __init__(

@@ -28,10 +28,10 @@ class LoraSettings:
     """LoRA adapters of the ``adapters`` storage, one a role.
 
     Attributes:
-        r: rank.
-        alpha: scale; updates are multiplied by ``alpha / r``.
-        dropout: dropout on the adapter's input.
-        target_modules: names of the layers that get an adapter; ``all-linear`` are all but the output head. What text does
+        r: Rank.
+        alpha: Scale; updates are multiplied by ``alpha / r``.
+        dropout: Dropout on the adapter's input.
+        target_modules: Names of the layers that get an adapter; ``all-linear`` are all but the output head. What text does
             not go through, e.g. a vision tower, never gets one.
     """
 

@@ -50,12 +50,12 @@ class Inference:
     """Rollouts and scores of both roles.
 
     Attributes:
-        world_model: the pair of models.
-        prompts: encodes prompts and scored rows.
-        sampling: default sampling settings of each role.
-        constraints: token constraint of each role, None where there is none.
-        engine: draws completions.
-        scorer: computes log-probabilities.
+        world_model: The pair of models.
+        prompts: Encodes prompts and scored rows.
+        sampling: Default sampling settings of each role.
+        constraints: Token constraint of each role, None where there is none.
+        engine: Draws completions.
+        scorer: Computes log-probabilities.
     """
 
     world_model: WorldModel

@@ -32,16 +32,16 @@ class NewModel:
     """A small untrained causal LM and its tokenizer, made for the data.
 
     Attributes:
-        model_type: architecture, by its name in transformers (llama, qwen2, gpt2, ...).
-        hidden_size: width.
-        layers: number of layers.
-        heads: attention heads.
-        intermediate_size: width of the MLP; None takes three times the hidden size.
-        max_positions: longest sequence.
-        vocab_size: most tokens of the tokenizer.
-        pieces: tokens within ``words``, or within ``fields`` of JSON, of calls and of tags: shorter texts, for tools and pages.
-        codec: folder of an image codec (``swirl codec``), where states are images; copied into the model folder.
-        extra: further fields of the model configuration.
+        model_type: Architecture, by its name in transformers (llama, qwen2, gpt2, ...).
+        hidden_size: Width.
+        layers: Number of layers.
+        heads: Attention heads.
+        intermediate_size: Width of the MLP; None takes three times the hidden size.
+        max_positions: Longest sequence.
+        vocab_size: Most tokens of the tokenizer.
+        pieces: Tokens within ``words``, or within ``fields`` of JSON, of calls and of tags: shorter texts, for tools and pages.
+        codec: Folder of an image codec (``swirl codec``), where states are images; copied into the model folder.
+        extra: Further fields of the model configuration.
     """
 
     model_type: str = "llama"

@@ -33,22 +33,22 @@ class WorldModelConfig:
     """Which models are trained and how they are stored.
 
     Attributes:
-        base: hub name or local folder of a causal LM; a folder with ``config.json`` but no weights is initialised at random. Or
+        base: Hub name or local folder of a causal LM; a folder with ``config.json`` but no weights is initialised at random. Or
             what a new small model is to be (``{hidden_size: 96, layers: 3, vocab_size: 400}``): the first ``fit`` makes it and
             its tokenizer from the training split, in the folder ``model`` of the run.
-        idm_base: another base for the IDM (``separate`` only); None takes ``base``.
+        idm_base: Another base for the IDM (``separate`` only); None takes ``base``.
         storage: ``separate`` (two models), ``shared`` (one model plays both roles; a copy of what it was when the phase began
             judges) or ``adapters`` (one frozen base, one LoRA adapter a role).
-        lora: adapter settings, used with ``adapters``.
-        dtype: what weights, gradients and optimizer states are kept in; ``auto`` is float32, but for what is never trained (a
+        lora: Adapter settings, used with ``adapters``.
+        dtype: What weights, gradients and optimizer states are kept in; ``auto`` is float32, but for what is never trained (a
             frozen LoRA base, the reference policy): that is kept in what is computed in.
-        compute_dtype: what products are computed in; ``auto`` is bfloat16 on CUDA and float32 elsewhere. A CPU with AVX512-BF16
+        compute_dtype: What products are computed in; ``auto`` is bfloat16 on CUDA and float32 elsewhere. A CPU with AVX512-BF16
             or AMX gains by bfloat16, too.
-        gradient_checkpointing: recompute activations in the backward pass.
-        compile: let ``torch.compile`` fuse what is between attention layers (norms, MLPs). It costs a minute at the start and
+        gradient_checkpointing: Recompute activations in the backward pass.
+        compile: Let ``torch.compile`` fuse what is between attention layers (norms, MLPs). It costs a minute at the start and
             needs a C++ compiler on a CPU.
-        trust_remote_code: run model code that comes with the checkpoint. Off: strangers' code is not run.
-        seed: of a random initialisation.
+        trust_remote_code: Run model code that comes with the checkpoint. Off: strangers' code is not run.
+        seed: Seed of a random initialisation.
     """
 
     base: str | NewModel
@@ -93,10 +93,10 @@ class WorldModel(nn.Module):
     """FWM, IDM and the reference policy of the running iteration (arXiv:2602.06130, Section 3 and Algorithm 1).
 
     Args:
-        config: which models, how stored.
-        reference: whether any phase has a KL term and so needs a reference policy.
-        judge: whether any phase has a judge, of which ``shared`` keeps a frozen copy.
-        sharding: how to spread the weights over ranks; None keeps them whole.
+        config: Which models, how stored.
+        reference: Whether any phase has a KL term and so needs a reference policy.
+        judge: Whether any phase has a judge, of which ``shared`` keeps a frozen copy.
+        sharding: How to spread the weights over ranks; None keeps them whole.
     """
 
     def __init__(

@@ -29,12 +29,12 @@ class PromptTemplates:
     Put ``{state}`` before what varies within a group: the longer the shared prefix, the less is computed.
 
     Attributes:
-        fwm: wordings that ask for the next state; need ``{state}`` and ``{action}``.
-        idm: wordings that ask for the action; need ``{state}`` and ``{next_state}``.
-        unknown_action: what stands for the action of a pair whose action is not known, where the FWM learns from states alone.
-        system: system message; used with ``chat`` only.
-        chat: wrap the wording with the tokenizer's chat template.
-        chat_template_kwargs: variables of that template, e.g. ``{enable_thinking: false}`` or ``{date_string: "1 Jan 2026"}``.
+        fwm: Wordings that ask for the next state; need ``{state}`` and ``{action}``.
+        idm: Wordings that ask for the action; need ``{state}`` and ``{next_state}``.
+        unknown_action: What stands for the action of a pair whose action is not known, where the FWM learns from states alone.
+        system: System message; used with ``chat`` only.
+        chat: Wrap the wording with the tokenizer's chat template.
+        chat_template_kwargs: Variables of that template, e.g. ``{enable_thinking: false}`` or ``{date_string: "1 Jan 2026"}``.
     """
 
     fwm: Sequence[str] = ("State:\n{state}\nAction: {action}\nNext state:\n",)
@@ -87,9 +87,9 @@ class PromptBuilder:
     """Encodes prompts and scored rows of both roles.
 
     Attributes:
-        codec: turns slots into token ids.
-        templates: the wordings.
-        max_prompt_tokens: prompts are cut to this length; states and context lose their middle, actions never.
+        codec: Turns slots into token ids.
+        templates: The wordings.
+        max_prompt_tokens: Prompts are cut to this length; states and context lose their middle, actions never.
     """
 
     codec: Codec

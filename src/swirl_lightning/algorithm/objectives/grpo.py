@@ -22,18 +22,18 @@ class GrpoConfig:
     """Settings of the GRPO loss.
 
     Attributes:
-        eps_low: the ratio is clipped below at ``1 - eps_low``.
-        eps_high: the ratio is clipped above at ``1 + eps_high``.
-        beta: weight of the KL term to the reference policy; 0 needs no reference.
-        kl: estimator of the KL term (http://joschu.net/blog/kl-approx.html). On-policy, with next-token
+        eps_low: The ratio is clipped below at ``1 - eps_low``.
+        eps_high: The ratio is clipped above at ``1 + eps_high``.
+        beta: Weight of the KL term to the reference policy; 0 needs no reference.
+        kl: Estimator of the KL term (http://joschu.net/blog/kl-approx.html). On-policy, with next-token
             distributions ``p`` of the policy and ``q`` of the reference, its expected *gradient* is that of
             ``KL(q || p)`` for k3 and that of ``KL(p || q)`` for k2, prefixes held fixed; it is zero for k1, which
             regularises nothing: a warning says so. The expected *value* is ``KL(p || q)`` for k1 and k3.
-        aggregation: average over each sequence's tokens, then over sequences (``sequence``, GRPO's own); over all
+        aggregation: Average over each sequence's tokens, then over sequences (``sequence``, GRPO's own); over all
             tokens (``token``, DAPO); or sum over tokens, divided by sequences times ``max_tokens`` (``constant``, Dr. GRPO).
-        ratio: importance ratio per token, or their geometric mean over the sequence (``sequence``, GSPO,
+        ratio: Importance ratio per token, or their geometric mean over the sequence (``sequence``, GSPO,
             arXiv:2507.18071).
-        max_tokens: the constant length, with ``aggregation="constant"`` only.
+        max_tokens: The constant length, with ``aggregation="constant"`` only.
     """
 
     eps_low: float = 0.2

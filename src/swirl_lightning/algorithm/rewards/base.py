@@ -28,10 +28,10 @@ class Members(Sequence[Member]):
     """The N members of a step, those of one pair behind each other; what a reward sees.
 
     Args:
-        role: the policy; its answers are next states (FWM) or actions (IDM).
+        role: The policy; its answers are next states (FWM) or actions (IDM).
         members: N.
-        codec: compares and renders states.
-        judge: scores the N members under the frozen opposite model; called once, if a reward asks.
+        codec: Compares and renders states.
+        judge: Scores the N members under the frozen opposite model; called once, if a reward asks.
     """
 
     def __init__(self, role: Role, members: Sequence[Member], codec: Codec, judge: Callable[[], TokenScores]) -> None:
@@ -87,9 +87,9 @@ class RewardPart:
     """A reward with its weight.
 
     Attributes:
-        reward: what is measured.
-        weight: factor in the sum of all parts.
-        name: in logs; None takes the name of the class.
+        reward: What is measured.
+        weight: Factor in the sum of all parts.
+        name: In logs; None takes the name of the class.
     """
 
     reward: Reward

@@ -33,7 +33,7 @@ class Pattern(Reward):
     """1 where the whole answer matches a regular expression, else 0.
 
     Args:
-        pattern: as Python's ``re`` reads it.
+        pattern: As Python's ``re`` reads it.
 
     Raises:
         ValueError: if it is no regular expression.
@@ -54,7 +54,7 @@ class FunctionReward(Reward):
     """What a function of one's own says about each member.
 
     Args:
-        function: import path in YAML, e.g. ``my_package.my_function``; takes a :class:`Member`, returns a number.
+        function: Import path in YAML, e.g. ``my_package.my_function``; takes a :class:`Member`, returns a number.
     """
 
     def __init__(self, function: Callable[[Member], float]) -> None:

@@ -17,7 +17,7 @@ class JudgeLogprob(Reward):
 
     Args:
         reduce: ``mean`` over tokens (the paper) or their ``sum``.
-        floor: per-token means are clamped here, as in the released code; None for no clamp.
+        floor: Per-token means are clamped here, as in the released code; None for no clamp.
     """
 
     def __init__(self, reduce: Literal["mean", "sum"] = "mean", floor: float | None = -10.0) -> None:

@@ -56,7 +56,7 @@ class Browser:
     """One tab of a headless Chromium.
 
     Args:
-        timeout: seconds that one answer may take. A page that takes longer is stopped with the whole browser.
+        timeout: Seconds that one answer may take. A page that takes longer is stopped with the whole browser.
 
     Raises:
         SimulatorError: if there is no browser, or it does not start.

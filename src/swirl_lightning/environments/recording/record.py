@@ -26,9 +26,9 @@ class Splits:
     """How episodes are split where a world has no splits of its own.
 
     Attributes:
-        val_fraction: share of validation episodes.
-        test_fraction: share of test episodes.
-        split_seed: assigns episodes to splits.
+        val_fraction: Share of validation episodes.
+        test_fraction: Share of test episodes.
+        split_seed: Assigns episodes to splits.
     """
 
     val_fraction: float = 0.1

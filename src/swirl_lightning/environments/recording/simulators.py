@@ -27,10 +27,10 @@ class SimulatorProcess:
     """A process that answers, and is killed when it does not.
 
     Args:
-        command: program and arguments.
-        name: of the simulator, for messages.
-        timeout: seconds that one answer may take.
-        files: copied into the folder where it is started; some simulators read, and some write files there.
+        command: Program and arguments.
+        name: Name of the simulator, for messages.
+        timeout: Seconds that one answer may take.
+        files: Copied into the folder where it is started; some simulators read, and some write files there.
     """
 
     def __init__(self, command: Sequence[str], name: str, timeout: float, files: Sequence[Path] = ()) -> None:
@@ -122,11 +122,11 @@ class JavaSimulator:
 
     Args:
         package: Python package that ships the JAR.
-        jar: file name of the JAR in it.
+        jar: File name of the JAR in it.
         entry: Java class to make.
-        extra: extra that brings the package and a Java runtime.
-        timeout: seconds that one answer may take.
-        files: files of the package that the simulator reads where it is started.
+        extra: Extra that brings the package and a Java runtime.
+        timeout: Seconds that one answer may take.
+        files: Files of the package that the simulator reads where it is started.
 
     Raises:
         ImportError: naming the extra, if the package is missing.

@@ -26,7 +26,7 @@ class DoorKeyRecorder(MiniGridRecorder):
     """Records DoorKey episodes; options as of the MiniGrid recorder.
 
     Attributes:
-        wander: probability of walking on where the way is free, rather than turning.
+        wander: Probability of walking on where the way is free, rather than turning.
     """
 
     env_ids: Sequence[str] = ROOMS
@@ -75,8 +75,8 @@ class DoorKeyDataModule(WorldDataModule):
     """MiniGrid's DoorKey rooms as text, a fixed slot a thing: the quickstart's world.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

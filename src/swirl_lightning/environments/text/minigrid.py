@@ -49,17 +49,17 @@ class MiniGridRecorder:
     """Records episodes of several MiniGrid families, with a policy that seeks objects and otherwise wanders.
 
     Attributes:
-        env_ids: environment ids, used in turn.
-        n_episodes: episodes in all.
-        max_steps: simulator steps of an episode.
-        seed: of worlds and policy; episode k of a seed is always the same.
-        interact: probability of acting on an object that the agent faces.
-        put_down: probability of dropping what is carried onto a free cell ahead.
-        headings: how movements are named: ``relative`` to the agent (``turn left``, ``move forward``) or by ``compass``
+        env_ids: Environment ids, used in turn.
+        n_episodes: Episodes in all.
+        max_steps: Simulator steps of an episode.
+        seed: Seed of worlds and policy; episode k of a seed is always the same.
+        interact: Probability of acting on an object that the agent faces.
+        put_down: Probability of dropping what is carried onto a free cell ahead.
+        headings: How movements are named: ``relative`` to the agent (``turn left``, ``move forward``) or by ``compass``
             (``turn north``, ``move east``).
-        no_ops: steps that change nothing: ``drop`` (counted in the manifest; no IDM can name them) or ``keep``.
+        no_ops: Steps that change nothing: ``drop`` (counted in the manifest; no IDM can name them) or ``keep``.
         wording: ``plain``, or ``varied`` for one of several paraphrases, which makes the wording of actions ambiguous.
-        slip: probability that the simulator executes a random movement instead of the recorded action.
+        slip: Probability that the simulator executes a random movement instead of the recorded action.
     """
 
     env_ids: Sequence[str] = FAMILIES
@@ -175,8 +175,8 @@ class MiniGridDataModule(WorldDataModule):
     """MiniGrid's grid worlds as compact text.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

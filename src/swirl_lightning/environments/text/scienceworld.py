@@ -34,12 +34,12 @@ class ScienceWorldRecorder(TextGameRecorder):
     """Records the simulator's own solutions (gold paths) and random walks, on the official splits of variations.
 
     Attributes:
-        tasks: names of tasks; empty for all 30.
-        variations: training variations of each task, spread evenly; null for all.
-        eval_variations: the same in the dev split (our ``val``) and in the test split; 0 for none, where walks are
+        tasks: Names of tasks; empty for all 30.
+        variations: Training variations of each task, spread evenly; null for all.
+        eval_variations: The same in the dev split (our ``val``) and in the test split; 0 for none, where walks are
             split instead (``data.columns: {split: null}``).
-        simplifications: the simulator's simplifications, comma-separated; ``easy`` for all.
-        verbs: what walks do, with weights (``{go: 8, open: 2}``); null for everything, what changes the world more often.
+        simplifications: The simulator's simplifications, comma-separated; ``easy`` for all.
+        verbs: What walks do, with weights (``{go: 8, open: 2}``); null for everything, what changes the world more often.
     """
 
     package: ClassVar[str] = "scienceworld"
@@ -84,8 +84,8 @@ class ScienceWorldDataModule(WorldDataModule):
     """ScienceWorld's rooms and science as text: gold paths and walks.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

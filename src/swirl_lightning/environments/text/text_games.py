@@ -28,10 +28,10 @@ class Game(ABC):
     """A level being played.
 
     Attributes:
-        task: what is to be done, in words.
-        path: the simulator's own solution; may be empty.
-        state: what can be seen now.
-        done: won or lost; no further step is played.
+        task: What is to be done, in words.
+        path: The simulator's own solution; may be empty.
+        state: What can be seen now.
+        done: Won or lost; no further step is played.
     """
 
     task: str
@@ -53,17 +53,17 @@ class TextGameRecorder(JobRecorder):
     """Records the simulator's own solutions (gold paths) and random walks of its levels, on its official splits.
 
     Attributes:
-        gold: record the gold path of every level.
-        explore: random walks of every level.
-        explore_from: a walk starts after a random part of the ``gold`` path, or at the level's ``start``.
-        explore_steps: steps of a walk.
-        max_gold_steps: record at most so many steps of a gold path, evenly chosen; null for all. All are played.
+        gold: Record the gold path of every level.
+        explore: Random walks of every level.
+        explore_from: A walk starts after a random part of the ``gold`` path, or at the level's ``start``.
+        explore_steps: Steps of a walk.
+        max_gold_steps: Record at most so many steps of a gold path, evenly chosen; null for all. All are played.
         target: ``observation`` predicts the game's answer only; ``full`` also what can be seen after it.
-        no_ops: steps after which what can be seen reads as before: ``keep``, ``drop``, or ``mark`` (the next state begins
+        no_ops: Steps after which what can be seen reads as before: ``keep``, ``drop``, or ``mark`` (the next state begins
             with "Nothing visible changes."). They are counted in the manifest in any case.
-        seed: of the random walks.
-        workers: simulators side by side, a JVM each.
-        timeout: seconds that one answer of the simulator may take.
+        seed: Seed of the random walks.
+        workers: Simulators side by side, a JVM each.
+        timeout: Seconds that one answer of the simulator may take.
     """
 
     package: ClassVar[str]
@@ -166,10 +166,10 @@ class GameLog:
     """Plays an episode, keeps its transitions, and counts what was left out or marked.
 
     Args:
-        episode: its name.
-        game: at its beginning.
-        target: the next state is the game's answer (``observation``), or the answer with what can be seen after it (``full``).
-        no_ops: steps after which what can be seen reads as before: ``keep``, ``drop``, or ``mark`` (the next state begins with
+        episode: Its name.
+        game: At its beginning.
+        target: The next state is the game's answer (``observation``), or the answer with what can be seen after it (``full``).
+        no_ops: Steps after which what can be seen reads as before: ``keep``, ``drop``, or ``mark`` (the next state begins with
             ``UNCHANGED``).
     """
 

@@ -29,10 +29,10 @@ class TextWorldExpressRecorder(TextGameRecorder):
     """Records the simulator's own solutions (gold paths) and random walks of its games, on the official folds of seeds.
 
     Attributes:
-        games: names of games; empty for all.
-        seeds: seeds of each game in the training fold, spread evenly over its thousand; null for all.
-        eval_seeds: the same in the dev fold (our ``val``) and in the test fold.
-        params: parameters of a game, e.g. ``{coin: "numLocations=3,includeDoors=0"}``; others keep the simulator's own.
+        games: Names of games; empty for all.
+        seeds: Seeds of each game in the training fold, spread evenly over its thousand; null for all.
+        eval_seeds: The same in the dev fold (our ``val``) and in the test fold.
+        params: Parameters of a game, e.g. ``{coin: "numLocations=3,includeDoors=0"}``; others keep the simulator's own.
     """
 
     package: ClassVar[str] = "textworld-express"
@@ -72,8 +72,8 @@ class TextWorldExpressDataModule(WorldDataModule):
     """TextWorldExpress's small text games: gold paths and walks.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

@@ -56,22 +56,22 @@ class BfclRecorder:
     """Executes BFCL's multi-turn dialogues; the fields are the options of ``swirl record bfcl``.
 
     Attributes:
-        sets: which multi-turn sets. ``long_context`` fills its scenarios with text: states of up to 20,000 characters.
-        apis: calls of which APIs become transitions; others are executed all the same.
-        functions: likewise, calls of which functions; None for all.
-        perturbations: calls beside every reference call, shared among the kinds.
+        sets: Which multi-turn sets. ``long_context`` fills its scenarios with text: states of up to 20,000 characters.
+        apis: Calls of which APIs become transitions; others are executed all the same.
+        functions: Likewise, calls of which functions; None for all.
+        perturbations: Calls beside every reference call, shared among the kinds.
         kinds: ``missing`` leaves a required argument out, ``type`` gives one another type, ``value`` another value of its type
             (out of the same function's calls in any dialogue, or out of this dialogue and state), ``order`` makes another call
             of the dialogue now.
-        left_out: fields of the APIs' states that are not shown, neither before nor after, e.g. a long table that never changes.
-        target: the next state is the answer with the fields that it changed (``changes``), or with the whole state (``full``;
+        left_out: Fields of the APIs' states that are not shown, neither before nor after, e.g. a long table that never changes.
+        target: The next state is the answer with the fields that it changed (``changes``), or with the whole state (``full``;
             then a state holds the answer to the call before).
         ambiguous: ``drop`` leaves out, and counts, the calls that state and next state do not tell: another recorded call of
             the scenario shares both, or another value of one argument was tried and gave the same next state.
         errors: ``drop`` leaves out, and counts, the calls that are answered with an error. Errors name arguments: a policy that
             is paid for letting its judge name the call (Phase I) learns to answer with them where there are any.
-        docs: the documentation of the called function is the context, as in MirrorAPI; otherwise the API's name is.
-        seed: of the perturbations.
+        docs: The documentation of the called function is the context, as in MirrorAPI; otherwise the API's name is.
+        seed: Seed of the perturbations.
     """
 
     sets: Sequence[Set] = SETS
@@ -176,8 +176,8 @@ class BfclDataModule(WorldDataModule):
     """BFCL's simulated APIs: calls, wrong calls, answers.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

@@ -32,9 +32,9 @@ class StableToolBenchRecorder:
     Attributes:
         train: JSON file of ``MirrorAPI-Training``, e.g. ``train_sft.json`` (the released one has 373 MB), read one record at a
             time; the calls stay in memory, since those of one API make an episode. Validation episodes are drawn from it.
-        test: folder of ``MirrorAPI-Bench``, e.g. ``test_sft``, with a JSON file a split; all of it is test data.
-        test_splits: which of its splits; the name begins the episode's (``id_low/...``).
-        unusable: records without usable text: ``raise`` an error or ``drop`` them, counted in the manifest.
+        test: Folder of ``MirrorAPI-Bench``, e.g. ``test_sft``, with a JSON file a split; all of it is test data.
+        test_splits: Which of its splits; the name begins the episode's (``id_low/...``).
+        unusable: Records without usable text: ``raise`` an error or ``drop`` them, counted in the manifest.
     """
 
     train: Path | None = None
@@ -113,8 +113,8 @@ class StableToolBenchDataModule(WorldDataModule):
     """StableToolBench: the released calls of real tools that MirrorAPI learns from.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

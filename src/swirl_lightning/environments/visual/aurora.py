@@ -25,9 +25,9 @@ class AuroraRecorder:
     """Reads AURORA's files; every record is an episode of its own.
 
     Attributes:
-        root: folder with ``test.json`` and ``data/``.
-        parts: which of ``train`` and ``test``.
-        missing: what to do where an image file is not there: ``raise``, or ``skip`` and count it.
+        root: Folder with ``test.json`` and ``data/``.
+        parts: Which of ``train`` and ``test``.
+        missing: What to do where an image file is not there: ``raise``, or ``skip`` and count it.
     """
 
     root: Path
@@ -90,8 +90,8 @@ class AuroraDataModule(WorldDataModule):
     """AURORA's image edits and its benchmark.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

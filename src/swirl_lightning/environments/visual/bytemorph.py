@@ -34,7 +34,7 @@ class ByteMorphRecorder:
 
     Attributes:
         path: Parquet file, folder or glob.
-        split: what the file is: ``test`` for the benchmark, ``train`` for training data (validation episodes are drawn).
+        split: What the file is: ``test`` for the benchmark, ``train`` for training data (validation episodes are drawn).
     """
 
     path: Path
@@ -77,8 +77,8 @@ class ByteMorphDataModule(WorldDataModule):
     """ByteMorph's image edits: five types of motion.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

@@ -23,12 +23,12 @@ class CrafterRecorder:
     """Records random walks: mostly movements, and ``do`` (collect, hit, drink, eat) where the agent stands before something.
 
     Attributes:
-        n_episodes: episodes, each in a world of its own.
-        max_steps: most steps of an episode.
-        size: of a picture's side, pixels.
-        seed: of worlds and walks.
-        act: probability of ``do``; the rest are movements, but for one step in ten, which is any action.
-        no_ops: steps that change no pixel: ``drop`` or ``keep``; counted either way.
+        n_episodes: Episodes, each in a world of its own.
+        max_steps: Most steps of an episode.
+        size: Size of a picture's side, pixels.
+        seed: Seed of worlds and walks.
+        act: Probability of ``do``; the rest are movements, but for one step in ten, which is any action.
+        no_ops: Steps that change no pixel: ``drop`` or ``keep``; counted either way.
     """
 
     n_episodes: int = 50
@@ -95,8 +95,8 @@ class CrafterDataModule(WorldDataModule):
     """Crafter's open world as pictures, random walks.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

@@ -28,7 +28,7 @@ class MiniGridImageRecorder(DoorKeyRecorder):
     """Records DoorKey episodes as pictures; options as of the text recorder.
 
     Attributes:
-        cells: of a picture's side, 8 pixels each; smaller rooms stand in the top left corner, on black.
+        cells: Cells of a picture's side, 8 pixels each; smaller rooms stand in the top left corner, on black.
     """
 
     env_ids: Sequence[str] = ("MiniGrid-DoorKey-6x6-v0", "MiniGrid-DoorKey-8x8-v0")
@@ -47,8 +47,8 @@ class MiniGridImageDataModule(WorldDataModule):
     """MiniGrid's DoorKey rooms as pictures: the visual quickstart's world.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

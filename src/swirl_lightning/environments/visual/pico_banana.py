@@ -25,10 +25,10 @@ class PicoBananaRecorder:
     """Reads one JSONL file; every record is an episode of its own, of one step or of its turns.
 
     Attributes:
-        root: folder of the images.
-        file: the JSONL file, as it is or below the root.
-        action: which field names the edit of a single turn.
-        missing: what to do where an image file is not there: ``raise``, or ``skip`` and count it.
+        root: Folder of the images.
+        file: The JSONL file, as it is or below the root.
+        action: Which field names the edit of a single turn.
+        missing: What to do where an image file is not there: ``raise``, or ``skip`` and count it.
     """
 
     root: Path
@@ -103,8 +103,8 @@ class PicoBananaDataModule(WorldDataModule):
     """PICO-BANANA-400K's image edits, in one or several turns.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

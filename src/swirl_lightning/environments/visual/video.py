@@ -35,15 +35,15 @@ class VideoRecorder:
     """Makes pairs out of videos; one episode a video.
 
     Attributes:
-        folder: searched with its subfolders.
-        seconds: as in ``VideoOptions``, like the next five.
-        size: side of the stored frames.
-        max_ssim: of a pair.
-        max_dark: of a frame.
-        max_jump: between two frames in a row.
-        max_pairs: of a video.
-        workers: videos decoded at once.
-        work: finished videos are kept in this folder, so that an interrupted recording goes on; None keeps nothing.
+        folder: Searched with its subfolders.
+        seconds: As in ``VideoOptions``, like the next five.
+        size: Side of the stored frames.
+        max_ssim: Largest similarity (SSIM) of a pair.
+        max_dark: Largest share of dark pixels of a frame.
+        max_jump: Between two frames in a row.
+        max_pairs: Most pairs of a video.
+        workers: Videos decoded at once.
+        work: Finished videos are kept in this folder, so that an interrupted recording goes on; None keeps nothing.
     """
 
     free_options: ClassVar[frozenset[str]] = frozenset({"workers", "work"})
@@ -118,8 +118,8 @@ class VideoDataModule(WorldDataModule):
     """Any folder of videos as state-only pairs.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

@@ -34,10 +34,10 @@ class Mind2WebRecorder:
     """Makes transitions of Mind2Web's released files. Nothing is downloaded.
 
     Attributes:
-        train: files, folders or globs of the training tasks.
-        test: name of a test split to its files, e.g. ``{test_task: data/test_task}``; the name begins its episodes' names.
-        page_tokens: tokens (words and punctuation marks) of a page that are kept around the acted-on element.
-        no_element: actions that point at no element of their page: ``drop``, or ``keep`` with the beginning of the page.
+        train: Files, folders or globs of the training tasks.
+        test: Name of a test split to its files, e.g. ``{test_task: data/test_task}``; the name begins its episodes' names.
+        page_tokens: Tokens (words and punctuation marks) of a page that are kept around the acted-on element.
+        no_element: Actions that point at no element of their page: ``drop``, or ``keep`` with the beginning of the page.
     """
 
     train: str = "data/released/mind2web/train"
@@ -131,8 +131,8 @@ class Mind2WebDataModule(WorldDataModule):
     """Mind2Web's released pages and actions.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 

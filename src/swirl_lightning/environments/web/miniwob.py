@@ -61,17 +61,17 @@ class MiniWobRecorder(JobRecorder):
     names the element or the option, and rarely where the episode would end.
 
     Attributes:
-        tasks: names of pages; empty for all but those that need drags or drawings.
-        train: episodes of each task in the training split; splits differ in their seeds.
-        val: the same for validation.
-        test: the same for the test.
-        steps: most actions of an episode.
-        page_tokens: tokens (words and punctuation marks) of a page that are kept around the acted-on element.
-        target: what the next state is: the whole ``page``, or its ``changes``, each a tag with the text behind it.
-        no_ops: actions after which the page reads as before: ``keep`` or ``drop``; counted in the manifest in any case.
-        seed: of the actions.
-        workers: browsers side by side.
-        timeout: seconds that one answer of a page may take; a page that hangs is stopped, counted, and keeps what it had.
+        tasks: Names of pages; empty for all but those that need drags or drawings.
+        train: Episodes of each task in the training split; splits differ in their seeds.
+        val: The same for validation.
+        test: The same for the test.
+        steps: Most actions of an episode.
+        page_tokens: Tokens (words and punctuation marks) of a page that are kept around the acted-on element.
+        target: What the next state is: the whole ``page``, or its ``changes``, each a tag with the text behind it.
+        no_ops: Actions after which the page reads as before: ``keep`` or ``drop``; counted in the manifest in any case.
+        seed: Seed of the actions.
+        workers: Browsers side by side.
+        timeout: Seconds that one answer of a page may take; a page that hangs is stopped, counted, and keeps what it had.
     """
 
     tasks: Sequence[str] = ()
@@ -149,8 +149,8 @@ class MiniWobDataModule(WorldDataModule):
     """MiniWoB++'s pages in a headless browser.
 
     Args:
-        recorder: what is recorded where it is missing.
-        path: folder of the recording.
+        recorder: What is recorded where it is missing.
+        path: Folder of the recording.
         **transitions: options of ``TransitionDataModule``.
     """
 
