@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
+from swirl_lightning.callbacks.loggers import log_image
 from typing_extensions import override
 
 from swirl_lightning.algorithm.module import SwirlModule
@@ -52,9 +52,7 @@ class ImageSamples(PhaseEnd):
         for name, rows in pictures.items():
             drawn = grid(rows, self.side)
             (folder / f"{name}-{label}.png").write_bytes(to_png(drawn))
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(f"pictures/{name}", drawn, trainer.global_step, dataformats="HWC")
+            log_image(trainer, f"pictures/{name}", drawn, folder.name)
         if "rollout" in pictures:
             frames = [image for image, _ in pictures["rollout"][0]]
             (folder / f"rollout-{label}.gif").write_bytes(animation(frames, 2 * self.side))

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from swirl_lightning.callbacks.loggers import log_text
 from typing_extensions import override
 
 from swirl_lightning.algorithm.candidates import LatentPosterior
@@ -22,7 +22,7 @@ from swirl_lightning.types import UnlabelledPair
 
 
 class RolloutSampler(Callback):
-    """Writes groups of rollouts to TensorBoard (text) and to ``samples.jsonl`` in the run folder.
+    """Writes groups of rollouts to the loggers that take texts (TensorBoard does) and to ``samples.jsonl`` in the run folder.
 
     A run that resumes drops the lines that it wrote after its checkpoint, since it takes those steps again.
 
@@ -62,9 +62,7 @@ class RolloutSampler(Callback):
             for record in records:
                 file.write(json.dumps({**place, **record}) + "\n")
         text = "\n\n---\n\n".join(as_markdown(record) for record in records)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text(f"samples/{pl_module.phase.value}", text, trainer.global_step)
+        log_text(trainer, f"samples/{pl_module.phase.value}", text, SAMPLES)
 
     def _members(self, experience: Experience | LatentPosterior, b: int) -> dict[str, Any]:
         if isinstance(experience, LatentPosterior):
