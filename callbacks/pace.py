@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,7 +21,9 @@ class Pace:
     """
 
     clock: Callable[[], float] = time.monotonic
-    _epochs: dict[Phase, float] = field(default_factory=dict)  # seconds of the last epoch of each phase
+    _seconds: dict[Phase, float] = field(default_factory=dict)  # of the timed steps of finished epochs
+    _timed: Counter[Phase] = field(default_factory=Counter)  # how many those are
+    _steps: dict[Phase, int] = field(default_factory=dict)  # steps of an epoch
     _between: float = 0.0  # seconds of the last evaluation and export after a phase
     _began: float = 0.0  # when the epoch's first timed step did
     _first: int = 0  # steps of the epoch before that one: a run that resumes inside an epoch did not time them
@@ -34,7 +37,10 @@ class Pace:
 
     def ends(self, schedule: PhaseSchedule, epoch: int, steps: int) -> None:
         """An epoch of ``steps`` steps is over; what follows is not part of it."""
-        self._epochs[schedule.phase(epoch)] = self._seconds_per_step(steps) * steps
+        phase = schedule.phase(epoch)
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + self.clock() - self._began
+        self._timed[phase] += steps - self._first
+        self._steps[phase] = steps
         if schedule.ends_phase(epoch):
             self._phase_ended = self.clock()
 
@@ -51,15 +57,17 @@ class Pace:
         Returns:
             Seconds, and whether every phase to come was timed: otherwise they are the least.
         """
-        step = self._seconds_per_step(done)
-        known = self._epochs | {schedule.phase(epoch): step * steps}
+        now = schedule.phase(epoch)
+        seconds = self._seconds | {now: self._seconds.get(now, 0.0) + self.clock() - self._began}
+        timed = self._timed + Counter({now: done - self._first})
         later = [schedule.phase(number) for number in range(epoch + 1, epochs)]
+        known = {phase: seconds[phase] / timed[phase] for phase in timed}  # seconds a step
+        to_come = Counter({now: steps - done})
+        for phase in later:
+            to_come[phase] += steps if phase is now else self._steps.get(phase, 0)
         pauses = sum(schedule.ends_phase(number) for number in range(epoch, epochs)) * self._between
-        seconds = step * (steps - done) + sum(known.get(phase, 0.0) for phase in later) + pauses
-        return seconds, all(phase in known for phase in later)
-
-    def _seconds_per_step(self, done: int) -> float:
-        return (self.clock() - self._began) / max(1, done - self._first)
+        rest = sum(known.get(phase, 0.0) * count for phase, count in to_come.items()) + pauses
+        return rest, all(phase in known for phase in later)
 
 
 def time_left(seconds: float, exact: bool) -> str:

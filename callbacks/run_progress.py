@@ -12,6 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 from swirl_lightning.callbacks.pace import Pace, time_left
 from typing_extensions import override
 
@@ -131,8 +132,8 @@ class RunProgress(ProgressBar):
     def _open(self) -> None:
         """Begins the line; what others print or log from now on appears above it."""
         before = sys.stderr
-        columns = (BarColumn(20), TextColumn("{task.description}", markup=False))
-        self._line = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4)
+        columns = (BarColumn(20), TextColumn("{task.description}", markup=False, table_column=Column(ratio=1)))
+        self._line = Progress(*columns, console=Console(stderr=True), transient=True, expand=True, refresh_per_second=4)
         self._line.add_task("", total=1.0)
         self._line.start()
         for logger in list(logging.root.manager.loggerDict.values()):

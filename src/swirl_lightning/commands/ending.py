@@ -109,9 +109,6 @@ def next_commands(run_dir: Path, data: Mapping[str, Any]) -> list[str]:
         data: Options of its data.
     """
     last = run_dir / "export" / "last"
-    commands = [f"swirl report {run_dir}"]
-    if not last.is_dir():
-        return [*commands, f"swirl export {run_dir} {last}"]
     known = signature(forecast).parameters
     options = [
         f" --{name}={shlex.quote(json.dumps(data[name]) if isinstance(data[name], dict) else str(data[name]))}"
@@ -120,11 +117,13 @@ def next_commands(run_dir: Path, data: Mapping[str, Any]) -> list[str]:
     ]
     path = data.get("path")
     source = shlex.quote(path) if isinstance(path, str) else "DATA"
-    return [
-        *commands,
+    commands = [
+        f"swirl report {run_dir}",
+        *([] if last.is_dir() else [f"swirl export {run_dir} {last}"]),
         f"swirl forecast {source} {last / 'fwm'} {run_dir / 'predictions.jsonl'}{''.join(options)}",
         f"swirl label STATES.jsonl {last / 'idm'} {run_dir / 'labelled.jsonl'}",
     ]
+    return commands[:3]
 
 
 def records(path: Path) -> list[dict[str, Any]]:
