@@ -63,22 +63,22 @@ def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) ->
         if record["label"] in ("warmup", "start"):
             merge(rows, "sft", record, prefix)
             if not prefix:
-                rows["copy"] = {"fwm": record["copy"], "idm": {}}
+                rows["copy"] = {"fwm": record["copy"], "idm": {}, "both": {}}
             for key in (key for key in record if key.startswith("best_of_")):
                 merge(rows, key.replace("_", "-"), {"fwm": record[key]}, prefix)
         elif match := _PHASE_LABEL.match(record["label"]):
             merge(rows, f"{name}-{match[1]}" if per_iteration else name, record, prefix)  # later phases replace earlier
-    for row in rows.values():
-        exact = [row[role]["exact_match"] for role in ("fwm", "idm") if "exact_match" in row[role]]
-        row["both"] = {"exact_match": sum(exact) / 2} if len(exact) == 2 else {}
     return rows
 
 
 def merge(rows: dict[str, Measures], name: str, record: Mapping[str, Any], prefix: str) -> None:
     """Adds the measures of a line of ``metrics.jsonl`` to the row of that name, those of a decoding under its prefix."""
-    row = rows.setdefault(name, {"fwm": {}, "idm": {}})
-    for role, values in row.items():
-        values.update({prefix + measure: value for measure, value in record.get(role, {}).items()})
+    row = rows.setdefault(name, {"fwm": {}, "idm": {}, "both": {}})
+    for role in ("fwm", "idm"):
+        row[role].update({prefix + measure: value for measure, value in record.get(role, {}).items()})
+    key = f"{prefix}exact_match"
+    if key in row["fwm"] and key in row["idm"]:
+        row["both"][key] = (row["fwm"][key] + row["idm"][key]) / 2
 
 
 def summarise(
