@@ -1,4 +1,4 @@
-"""A reward of your own: copying the old state is worth less than any honest try.
+"""A reward of your own: copying the old state is worth less than any honest try. Modules are found on PYTHONPATH.
 
 model:
   fwm:

@@ -36,6 +36,10 @@ CONFIGURATIONS = {  # what is wrong: (changes of a good configuration, what must
     "a class misspelt": ({"data__class_path": "MinigridDataModule"}, "line ", "'MinigridDataModule'", "'MiniGridDataModule'"),
     "a class misspelt in its module": ({"data__class_path": "swirl_lightning.data.TransitionData"}, "'TransitionDataModule'"),
     "a class without its module": ({"data__class_path": "nowhere.MyData"}, "'nowhere.MyData'", "PYTHONPATH"),
+    "a reward that is not on the path": (
+        {"model__fwm__rewards": [{"reward": "my_reward.NewPlace"}]},
+        *("rewards", "No module named 'my_reward'; modules are found on PYTHONPATH"),
+    ),
     "a callback misspelt": ({CALLBACKS: ["ExportModls"]}, "line ", "'ExportModls'", "'ExportModels'"),
     "an optimizer misspelt": ({OPTIMIZER: {"class_path": "AdamWW"}}, "line ", "'AdamWW'", "'AdamW'"),
     "a schedule misspelt": ({"model__lr_scheduler": {"class_path": "PhasLR"}}, "'PhasLR'", "'PhaseLR'"),

@@ -161,6 +161,10 @@ def _settled(parser: ArgumentParser, finding: _Finding) -> UsageError:
         return UsageError(f"{' and '.join(names)} must be given{f' ({_short(owner)})' if owner else ''}", path or None)
     if finding.kind == "no import":
         name, option = str(owner), path.removesuffix(".init_args")
+        module = re.search(r"'([^']+)'", word)
+        if module and not f"{name}.".startswith(f"{module[1]}."):  # of a name within the class's own options
+            missing = word.partition(". Got value")[0]
+            return UsageError(f"{option}: {missing}; modules are found on PYTHONPATH", option, module[1])
         known = _class_names(parser, option)
         hint = did_you_mean(_short(name), known, listed=False) or (
             "; modules are found on PYTHONPATH" if "module named" in word else ""
