@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl_lightning.commands.forecast import forecast
-from swirl_lightning.commands.report import Measures, merge, summarise
+from swirl_lightning.commands.report import Measures, merge
 from swirl_lightning.files import HEALTH, METRICS, SAMPLES, STEPS
 
 _COLUMNS = {  # title: (role, measure)
@@ -43,7 +43,8 @@ def phase_rows(run_dir: Path, split: str) -> list[dict[str, Any]]:
         split: Which evaluations.
 
     Returns:
-        Rows as :func:`swirl_lightning.commands.report.summarise` makes them, with the number of ``transitions``.
+        Rows with ``method``, measures of ``fwm`` and ``idm`` (sampled ones with the prefix ``sampled/``), ``gain`` in exact
+        matches (None where there is none) and the number of ``transitions``.
     """
     rows: dict[str, Measures] = {}
     transitions: dict[str, int] = {}
@@ -52,11 +53,9 @@ def phase_rows(run_dir: Path, split: str) -> list[dict[str, Any]]:
             name = "SFT" if record["label"] in _SFT else record["label"]
             merge(rows, name, record, "" if record["decoding"] == "greedy" else f"{record['decoding']}/")
             transitions[name] = record["transitions"]
-    sft = [rows["SFT"]] if "SFT" in rows else None
-    return [
-        {**summarise(name, [measures], None if name == "SFT" else sft), "transitions": transitions[name]}
-        for name, measures in rows.items()
-    ]
+    sft = rows.get("SFT", {"fwm": {}})["fwm"].get("exact_match", 0.0)
+    gains = {name: row["fwm"]["exact_match"] / sft - 1 for name, row in rows.items() if sft > 0 and name != "SFT"}
+    return [{"method": name, **row, "gain": gains.get(name), "transitions": transitions[name]} for name, row in rows.items()]
 
 
 def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -64,7 +63,7 @@ def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     table = [["", *_COLUMNS, "FWM gain"]]
     for row in rows:
         values = [row[role].get(measure) for role, measure in _COLUMNS.values()]
-        gain = f"{row['fwm_gain'][0]:+.1%}" if "fwm_gain" in row else ""
+        gain = "" if row["gain"] is None else f"{row['gain']:+.1%}"
         table.append([row["method"], *("" if value is None else f"{value:.3f}" for value in values), gain])
     return table
 
