@@ -88,7 +88,7 @@ gpu: install ## what only a GPU can show, under 25 minutes on one H100: docs/gpu
 	$(BIN)/python -m benchmarks.gpu $(OPTIONS)
 
 docs: install ## the documentation as a site in site/, to be opened from disk
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) runs

@@ -2,13 +2,12 @@
 
 import posixpath
 import re
-import sys
 from pathlib import Path
 
+from keys import page as page_of_keys  # beside this file; mkdocs finds it there
 from mkdocs.structure.files import File
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {  # file of the repository: page of the site
     "howto/own-data.md": "howto/own-data.md",
     "benchmarks/README.md": "benchmarks.md",
@@ -21,11 +20,9 @@ _LINK = re.compile(r"\[([^][]*)\]\(([^)#:\s]+)(#[^)]*)?\)")
 
 def on_files(files, config):
     """Adds the pages."""
-    from docs.keys import page
-
     for file, uri in ELSEWHERE.items():
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / file)))
-    files.append(File.generated(config, "reference/keys.md", content=page()))
+    files.append(File.generated(config, "reference/keys.md", content=page_of_keys()))
     return files
 
 
