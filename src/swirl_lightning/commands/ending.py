@@ -64,7 +64,7 @@ def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     for row in rows:
         values = [row[role].get(measure) for role, measure in _COLUMNS.values()]
         gain = "" if row["gain"] is None else f"{row['gain']:+.1%}"
-        table.append([row["method"], *("" if value is None else f"{value:.3f}" for value in values), gain])
+        table.append([row["method"], *("" if value is None else f"{value:z.3f}" for value in values), gain])
     return table
 
 

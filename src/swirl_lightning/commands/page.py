@@ -87,7 +87,7 @@ def _facts(run: Path, options: str) -> list[str]:
 
 def _health(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     names = [name for name in _HEALTH if any(name in row for row in rows)]
-    shown = [[row["label"], *(f"{row[name]:.3f}" if name in row else "" for name in names[1:])] for row in rows]
+    shown = [[row["label"], *(f"{row[name]:z.3f}" if name in row else "" for name in names[1:])] for row in rows]
     return [["", *(name.replace("_", " ") for name in names[1:])], *shown]
 
 
