@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-visual real-model test test-worlds test-lowest lint format soak study bench bench-trl gpu docs clean
+.PHONY: help install quickstart quickstart-visual real-model test test-worlds test-lowest lint format soak study bench bench-trl gpu docs pages clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,crafter,eightbit,gguf,minigrid,grammar,plot,web,mind2web,stabletoolbench,textworldexpress,visual,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bfcl,completion,crafter,eightbit,gguf,minigrid,grammar,plot,web,mind2web,stabletoolbench,textworldexpress,visual,docs,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps bfcl-eval
 	@touch $@
 
@@ -89,6 +89,9 @@ gpu: install ## what only a GPU can show, under 25 minutes on one H100: docs/gpu
 
 docs: install ## the documentation as a site in site/, to be opened from disk
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pages: install ## write the pages of swirl COMMAND --help anew
+	$(BIN)/python -m swirl_lightning.commands.help_pages
 
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) runs

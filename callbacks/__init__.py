@@ -6,6 +6,7 @@ from swirl_lightning.callbacks.image_samples import ImageSamples
 from swirl_lightning.callbacks.latent_action_health import LatentActionHealth
 from swirl_lightning.callbacks.learning_watch import LearningWatch
 from swirl_lightning.callbacks.phase_freezing import PhaseFreezing
+from swirl_lightning.callbacks.prediction_file import PredictionFile
 from swirl_lightning.callbacks.preemption import Preemption
 from swirl_lightning.callbacks.rollout_sampler import RolloutSampler
 from swirl_lightning.callbacks.run_checkpoint import RunCheckpoint
@@ -22,6 +23,7 @@ __all__ = [
     "LearningWatch",
     "PhaseEnd",
     "PhaseFreezing",
+    "PredictionFile",
     "Preemption",
     "RolloutSampler",
     "RunCheckpoint",

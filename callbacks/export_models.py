@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.algorithm.phase_end import WARMUP, PhaseEnd
+from swirl_lightning.conversion.card import write_card
 from swirl_lightning.conversion.export import export_role
 from swirl_lightning.types import Role
 
@@ -42,4 +43,7 @@ class ExportModels(PhaseEnd):
     def _export(trainer: L.Trainer, module: SwirlModule, label: str) -> None:
         if trainer.is_global_zero or module.world_model.sharding is not None:  # shards are gathered from all ranks
             for role in Role:
-                export_role(module.inference, role, Path(trainer.default_root_dir) / "export" / label / role.value)
+                folder = Path(trainer.default_root_dir) / "export" / label / role.value
+                export_role(module.inference, role, folder)
+                if trainer.is_global_zero:
+                    write_card(folder, role, Path(trainer.default_root_dir))

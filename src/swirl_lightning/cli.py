@@ -8,33 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from swirl_lightning.commands import COMMANDS, TRAINER_COMMANDS, help_pages
 from swirl_lightning.distributed.parent import watch_parent
-
-COMMANDS = {  # command: (module with main(argv), one-line help)
-    "record": ("swirl_lightning.commands.record", "record transitions from a real simulator"),
-    "init": ("swirl_lightning.commands.init", "make a small untrained model and tokenizer for recorded transitions"),
-    "codec": ("swirl_lightning.commands.codec", "train an image codec on recorded frames"),
-    "extend": ("swirl_lightning.commands.extend", "give a pretrained model ids for the codes of an image codec"),
-    "inspect": ("swirl_lightning.commands.inspect", "what the models will see of some data, before anything is trained"),
-    "label": ("swirl_lightning.commands.label", "write IDM actions into an unlabelled file"),
-    "forecast": ("swirl_lightning.commands.forecast", "write an FWM's next states of a split, for score"),
-    "imagine": ("swirl_lightning.commands.imagine", "roll a world out from a state and actions"),
-    "turns": ("swirl_lightning.commands.turns", "roll episodes out on the model's own predictions, measured turn by turn"),
-    "disc-edit": ("swirl_lightning.commands.disc_edit", "DiscEdit of AURORA-Bench for an FWM"),
-    "world-prediction": ("swirl_lightning.commands.world_prediction", "roll WorldPrediction-Bench's plans out, for score"),
-    "convert": ("swirl_lightning.commands.convert", "convert a VQGAN checkpoint (taming layout) into an image codec"),
-    "export": ("swirl_lightning.commands.export", "write FWM and IDM of a run as Hugging Face folders"),
-    "report": ("swirl_lightning.commands.page", "write one HTML page about a run: tables, curves, samples, pictures"),
-    "compare": ("swirl_lightning.commands.compare", "put several runs into one table with intervals"),
-    "score": ("swirl_lightning.commands.score", "score predictions of any model from a file"),
-    "study": ("swirl_lightning.commands.study", "run the paper's comparison: methods x seeds, one report"),
-}
-TRAINER_COMMANDS = {
-    "fit": "train: warm-up, then SWIRL phases",
-    "validate": "evaluate on the validation split",
-    "test": "evaluate on the test split",
-    "predict": "sample next states and actions",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +41,9 @@ def _say(error: Exception, arguments: Sequence[str]) -> int:
         return 2
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     hint = "; the disk is full: free some room and run the command again (fit with --ckpt_path last)" if full else ""
-    print(f"swirl: error: {error}{hint}\n(SWIRL_DEBUG=1 shows where it comes from)", file=sys.stderr)
+    lines = str(error).strip().splitlines()
+    told = "\n".join(lines) if len(lines) <= 2 else " ".join(" ".join(lines).split())  # a library's page, in one line
+    print(f"swirl: error: {told}{hint}\n(SWIRL_DEBUG=1 shows where it comes from)", file=sys.stderr)
     return 1
 
 
@@ -74,6 +51,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
+    if arguments[1:] in (["-h"], ["--help"]) and (page := help_pages.page(arguments[0])) is not None:
+        print(page, end="")
+        raise SystemExit(0)  # as parsers do
+    if arguments[1:] == ["--help=all"]:
+        arguments = [arguments[0], "--help"]
     from swirl_lightning.commands.overlays import with_overlays
 
     arguments = with_overlays(arguments)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +20,20 @@ from typing_extensions import override
 
 import swirl_lightning.environments  # short class names in YAML: the classes must be imported
 from swirl_lightning.algorithm.module import SwirlModule
-from swirl_lightning.callbacks import LearningWatch, PhaseFreezing, Preemption, RunCheckpoint, RunProgress, StepLog
+from swirl_lightning.callbacks import (
+    LearningWatch,
+    PhaseFreezing,
+    PredictionFile,
+    Preemption,
+    RunCheckpoint,
+    RunProgress,
+    StepLog,
+)
 from swirl_lightning.commands.ending import ending
 from swirl_lightning.commands.moved import with_names_of_today
 from swirl_lightning.commands.trainer import RunParser, check_trainer, one_message
 from swirl_lightning.data import TransitionDataModule
-from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
+from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO, check_file
 from swirl_lightning.distributed.strategies import ShardedStrategy, register
 from swirl_lightning.files import set_earlier_run_apart
 from swirl_lightning.world_model.precision import of_trainer
@@ -36,10 +46,15 @@ _EXPECTED_WARNINGS = (
     ".*You defined a `validation_step` but have no `val_dataloader`",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     ".*The number of training batches .* is smaller than the logging interval",
+    ".*Couldn't infer the batch indices",  # an epoch's batches say themselves what they hold
     ".*`max_epochs` was not set",  # the module's schedule says how many
     "LightningCLI's args parameter is intended to run from within Python",  # `swirl` hands its own arguments on
 )
 
+
+_NOTHING_TO_DO = re.compile(  # what Lightning tells, and nobody can act on
+    r"GPU available: False|[TH]PU available|.*Tip: For seamless|Seed set to|`Trainer.fit` stopped: `max_epochs|Restor(ing|ed) "
+)
 
 DEFAULT_CALLBACKS = [
     {"class_path": "swirl_lightning.callbacks.RolloutSampler"},
@@ -75,6 +90,13 @@ class SwirlCLI(LightningCLI):
         parser.add_lightning_class_args(PhaseFreezing, "freezing")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        given = self.config[self.config.subcommand].ckpt_path
+        if given not in (None, "best", "last"):
+            check_file(Path(given))  # Lightning looks into it next
+
     @property
     def settings(self) -> Any:
         """Options of the subcommand."""
@@ -109,6 +131,8 @@ class SwirlCLI(LightningCLI):
         with one_message():
             trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.insert(0, Preemption())  # type: ignore[attr-defined]
+        if self.subcommand == "predict":
+            trainer.callbacks.append(PredictionFile())  # type: ignore[attr-defined]
         return trainer
 
     def before_fit(self) -> None:
@@ -131,6 +155,9 @@ def run_trainer(arguments: Sequence[str]) -> SwirlCLI:
     """Runs one of LightningCLI's commands: its name and options."""
     for known in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=known)
+    for part in ("pytorch", "fabric"):
+        for handler in logging.getLogger(f"lightning.{part}").handlers:
+            handler.addFilter(_worth_reading)
     register()
     transformers.utils.logging.disable_progress_bar()  # the run has a line of its own
     return SwirlCLI(
@@ -146,16 +173,23 @@ def run_trainer(arguments: Sequence[str]) -> SwirlCLI:
     )
 
 
+def _worth_reading(record: logging.LogRecord) -> bool:
+    return _NOTHING_TO_DO.match(record.getMessage()) is None
+
+
 def _checkpoint(folder: Path, given: str | None, command: str) -> str | None:
     """What a command loads: what it was given, or the last checkpoint where a run is evaluated or started again.
 
     Raises:
         FileNotFoundError: if there is nothing to evaluate; untrained weights are not, by mistake.
+        ValueError: if the best checkpoint is asked for, which nobody keeps.
     """
-    if command == "fit":
-        return "last" if given is None and _started_again() else given
+    if given == "best":
+        raise ValueError("ckpt_path: a run keeps its last checkpoint, which is that of its end: give last")
     if given not in (None, "last"):
         return given
+    if command == "fit":
+        return "last" if given is None and _started_again() else given
     if not (last := folder / "last.ckpt").exists():
         raise FileNotFoundError(
             f"swirl {command} evaluates what a run has trained, and {last} does not exist: give the --run_dir of a run, or "

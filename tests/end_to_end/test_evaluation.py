@@ -10,7 +10,7 @@ from swirl_lightning.cli import main
 from swirl_lightning.fit import run_trainer
 
 
-def test_validate_test_and_predict_read_a_checkpoint(config, tmp_path, monkeypatch):
+def test_validate_test_and_predict_read_a_checkpoint(config, tmp_path, capsys):
     settings = config(trainer__limit_val_batches=1.0)[1:]
     assert main(["fit", *settings]) == 0
     run = tmp_path / "run"
@@ -29,6 +29,11 @@ def test_validate_test_and_predict_read_a_checkpoint(config, tmp_path, monkeypat
     place = ("phase", "iteration", "epoch", "global_step")
     assert {tuple(row[name] for name in place) for row in rows if row["label"] == "test"} == {("idm", 1, 2, 9)}
     assert main(["predict", *settings]) == 0
+    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert f"{len(predictions)} predictions in {run / 'predictions.jsonl'}" in capsys.readouterr().out
+    assert predictions
+    assert all(isinstance(line["prediction"], str) and isinstance(line["inferred_action"], str) for line in predictions)
+    assert main(["score", "text", str(run / "predictions.jsonl")]) == 0
     assert (run / "config.yaml").read_bytes() == config_of_the_run
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from swirl_lightning.algorithm.rewards.base import check_parts
@@ -115,6 +116,34 @@ def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: 
             raise ValueError(
                 f"max_prompt_tokens={prompts.max_prompt_tokens} leaves no room for a completion: "
                 f"{role.value}.sampling.max_new_tokens={room}, and the model has {limit} positions; lower one of them"
+            )
+
+
+def check_weights(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """A checkpoint must hold the weights that the run has.
+
+    Args:
+        own: of the module.
+        saved: of the checkpoint; empty where it keeps them in shards.
+
+    Raises:
+        ValueError: naming the setting that differs.
+    """
+    models = {"base": "adapters", "both": "shared", "fwm": "separate"}  # what a storage calls a model of its own
+    here, there = (
+        next((storage for name, storage in models.items() if any(f".models.{name}." in key for key in keys)), None)
+        for keys in (own, saved)
+    )
+    if saved and here != there:
+        raise ValueError(
+            f"the checkpoint has model.world_model.storage={there}, and this run {here}: set it to {there}, or begin a new run "
+            "from exported models"
+        )
+    for name in filter(saved.__contains__, own):
+        if own[name].shape != saved[name].shape:
+            raise ValueError(
+                f"the checkpoint is of another model than model.world_model.base: {name} is {tuple(saved[name].shape)} in it "
+                f"and {tuple(own[name].shape)} here; name the base that it was trained from"
             )
 
 

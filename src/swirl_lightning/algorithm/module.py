@@ -363,6 +363,7 @@ class SwirlModule(ReportingModule):
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_made_from(checkpoint.get("new_model"), self.world_model_config.base_name)
+        checks.check_weights(self.state_dict(), checkpoint["state_dict"])
         self.generated_tokens, self.place = checkpoint.get("generated_tokens", 0), checkpoint.get("place", self.place)
         self.closed_form.calibrated.update(checkpoint.get("calibrated", {}))
         if self.guard is not None and "guard" in checkpoint:

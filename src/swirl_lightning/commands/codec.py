@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         auto_configure_optimizers=False,
         save_config_callback=None,
         parser_class=RunParser,
-        parser_kwargs={"fit": {"prog": "swirl codec"}},
+        parser_kwargs={"prog": "swirl codec"},
         args=["fit", *argv],
     )
     return 0

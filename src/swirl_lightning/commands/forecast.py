@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from swirl_lightning.codecs.base import Codec
-from swirl_lightning.codecs.image_pixels import pixels, to_png
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.commands.options import Columns, named_as
 from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.data import TransitionDataModule
+from swirl_lightning.evaluation.pictures import as_files
 from swirl_lightning.types import Role
 
 
@@ -86,27 +85,6 @@ def forecast(
                 handle.write(json.dumps(line, ensure_ascii=False) + "\n")
             bar.update(len(part))
     print(f"{len(rows)} predictions in {out}")
-
-
-def as_files(codec: Codec, images: Mapping[str, Any], folder: Path, number: int) -> dict[str, object]:
-    """Writes images, token images among them, as PNG files.
-
-    Args:
-        codec: Makes pictures of token images.
-        images: By name.
-        folder: Where to; made if missing.
-        number: Number of the row.
-
-    Returns:
-        Paths by name, relative to the place of the folder.
-    """
-    folder.mkdir(exist_ok=True)
-    paths: dict[str, object] = {}
-    for name, image in images.items():
-        file = folder / f"{number:06d}-{name}.png"
-        file.write_bytes(to_png(pixels(codec.render(image), None)))  # type: ignore[arg-type]  # images are bytes
-        paths[name] = str(file.relative_to(folder.parent))
-    return paths
 
 
 def main(argv: Sequence[str]) -> int:

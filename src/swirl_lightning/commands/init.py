@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile
 
-from swirl_lightning.commands.options import named_as
+from swirl_lightning.commands.options import named_as, refuse_existing
 from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.data.datamodule import TransitionDataModule
 from swirl_lightning.world_model.new import NewModel
@@ -31,10 +31,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--config", action=ActionConfigFile, help="YAML with these options")
     parser.add_argument("--data", required=True, help="transitions, as data.path of swirl fit")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--overwrite", type=bool, default=False, help="write over a model that is there already")
     parser.add_class_arguments(NewModel, None)
     parser.add_class_arguments(TransitionDataModule, None, skip={*signature(TransitionDataModule).parameters} - {*_OF_DATA})
     values = parser.parse_args(list(argv)).as_dict()
     new = NewModel(**{field.name: values[field.name] for field in fields(NewModel)})
+    if (values["out"] / "config.json").exists():
+        refuse_existing(values["out"], overwrite=values["overwrite"])
     data = TransitionDataModule(values["data"], **{name: values[name] for name in _OF_DATA})
     with named_as(path="--data"):
         data.setup("init")

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jsonargparse import ArgumentParser
 
 from swirl_lightning.codecs import ImageCodec, load_codec
 from swirl_lightning.codecs.image_pixels import to_png
 from swirl_lightning.commands.inspect_text import as_text
 from swirl_lightning.commands.loading import run_parser
 from swirl_lightning.commands.options import Columns, named_as
+from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.commands.prompted import Prompted, fitting, percentiles
 from swirl_lightning.data.guess import guess
 from swirl_lightning.data.reader import TransitionTable, read_mapped
@@ -200,7 +200,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
     arguments, about = list(argv), "What the models will see, before anything is trained."
     by_config = any(argument.partition("=")[0] == "--config" for argument in arguments)
-    parser = (run_parser if by_config else ArgumentParser)(prog="swirl inspect", description=about)
+    parser = (run_parser if by_config else Parser)(prog="swirl inspect", description=about)
     if not by_config:
         parser.usage = "swirl inspect FILE [options], or swirl inspect --config YAML_OF_FIT [options of fit]"
         parser.add_argument(

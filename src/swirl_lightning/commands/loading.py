@@ -76,16 +76,16 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     Raises:
         FileNotFoundError: if the configuration or the checkpoint is missing.
     """
+    from swirl_lightning.algorithm.checks import check_weights
     from swirl_lightning.algorithm.module import SwirlModule
     from swirl_lightning.commands.trainer import RunParser
-    from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO
+    from swirl_lightning.distributed.checkpointing import AtomicCheckpointIO, check_file
 
     config_file = run_dir / "config.yaml"
     if not config_file.is_file():
         raise FileNotFoundError(f"{config_file} is missing: {run_dir} is not the folder of a `swirl fit` run")
     checkpoint = checkpoint or run_dir / "checkpoints" / "last.ckpt"
-    if not checkpoint.exists():
-        raise FileNotFoundError(f"checkpoint {checkpoint} does not exist")
+    check_file(checkpoint)
     config: dict[str, Any] = renamed(yaml.safe_load(config_file.read_text(encoding="utf-8")))
     parser = RunParser()
     parser.add_lightning_class_args(SwirlModule, "model")  # type: ignore[arg-type]
@@ -93,6 +93,8 @@ def inference_from_run(run_dir: Path, checkpoint: Path | None = None) -> Inferen
     if isinstance(module.world_model_config.base, NewModel):
         module.take_base(str(run_dir / MODEL))
     module.configure_model()
-    module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])
+    weights = AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"]
+    check_weights(module.state_dict(), weights)
+    module.load_state_dict(weights)
     inference: Inference = module.eval().inference
     return inference

@@ -121,8 +121,10 @@ def _whole(value: str) -> str:
             raise FileNotFoundError(f"there is no configuration {value}{did_you_mean(value, there, listed=False)}")
         return value  # options as text
     content = _load(Path(value))
-    builds = isinstance(content, Mapping) and DEFAULTS in content
-    return yaml.safe_dump(read_config(value), sort_keys=False) if builds else value
+    if not isinstance(content, Mapping):
+        got = "nothing: it is empty" if content is None else type(content).__name__
+        raise ValueError(f"{value} must hold options by name, got {got}")
+    return yaml.safe_dump(read_config(value), sort_keys=False) if DEFAULTS in content else value
 
 
 def read_config(file: Path | str) -> dict[str, Any]:

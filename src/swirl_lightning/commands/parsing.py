@@ -18,7 +18,6 @@ from jsonargparse import ArgumentParser, Namespace
 from swirl_lightning.hints import did_you_mean
 
 _PATTERNS = {  # what a line says: how jsonargparse (4.49 to 4.53) and argparse word it
-    "key": r"Parser key \"(?P<word>[^\"]+)\"",
     "class": r"Problem with given class_path '(?P<word>[^']+)'",
     "unknown": r"(?:Group '(?P<group>[^']+)' does not accept o|Subcommand '[^']+' does not accept o|O)ption '(?P<word>[^']+)'",
     "unrecognized": r"unrecognized arguments: (?P<word>.+)",
@@ -29,6 +28,7 @@ _PATTERNS = {  # what a line says: how jsonargparse (4.49 to 4.53) and argparse 
     "type": r"Expected an? (?:<class '(?P<type>[^']+)'>|(?P<other>[\w.]+\[.*?\]))|Not a valid subclass of (?P<options>\w+)",
     "mapping": r"Unable to load config ['\"](?P<word>.*)['\"]$",
 }
+_KEY = re.compile(r"(?:- )?(?:Parser key |argument )\"?(?P<name>[\w.\-/]+)\"?:")
 _LINES = {kind: re.compile(pattern) for kind, pattern in _PATTERNS.items()}
 _ABOUT_TYPES = re.compile(
     r"\s*(?:- )?(?:$|Does not validate|Subtypes:|Errors:|Given value|Subclass types expect|a \S|Expected a path but)"
@@ -83,9 +83,10 @@ class Parser(ArgumentParser):
             made: Namespace = super().instantiate(namespace, *args, **kwargs)
             return made
         except ValueError as error:
-            if "Problem with given class_path" not in str(error):
+            lines = [line for line in str(error).splitlines() if "- Expected a <class" not in line]
+            if len(lines) < 2 or not any(_LINES["class"].search(line) or _ABOUT_TYPES.match(line) for line in lines):
                 raise
-            raise _sentence(self, str(error)) from error
+            raise _sentence(self, "\n".join(lines)) from error
 
 
 @dataclass(frozen=True)
@@ -110,22 +111,21 @@ def _findings(message: str) -> Iterator[_Finding]:
         while above[-1][0] >= indent:
             above.pop()
         _, path, owner = above[-1]
+        if key := _KEY.match(text):
+            path = path if path.endswith(key["name"]) else f"{path}.{key['name']}".lstrip(".")
+            above.append((indent or -1, path, owner))  # all the rest is about the option of the first line
+            if not (text := text[key.end() :].strip()):
+                continue
         kind, match = next(
-            ((kind, match) for kind, pattern in _LINES.items() if (match := pattern.search(line))), ("said", None)
+            ((kind, match) for kind, pattern in _LINES.items() if (match := pattern.search(text))), ("said", None)
         )
         found = match.groupdict() if match else {"word": text}
-        if kind == "key":
-            path = path if path.endswith(found["word"]) else f"{path}.{found['word']}".lstrip(".")
-            above.append((indent or -1, path, owner))  # all the rest is about the option of the first line
-            if rest := line[match.end() :].lstrip(": ") if match else "":
-                yield _Finding("said", path, owner, {"word": rest}, line)
-        elif kind == "class":
+        if kind == "class":
             above.append((indent, f"{path}.init_args", found["word"]))
-        else:
-            inline = re.search(r"class_path='([^']+)'", line)
-            if inline and kind == "unknown":
-                path, owner = f"{path}.init_args", inline[1]
-            yield _Finding(kind, path, owner, found, line)
+            continue
+        if kind == "unknown" and (inline := re.search(r"class_path='([^']+)'", text)):
+            path, owner = f"{path}.init_args", inline[1]
+        yield _Finding(kind, path, owner, found, text)
 
 
 def _sentence(parser: ArgumentParser, message: str) -> UsageError:
@@ -157,8 +157,11 @@ def _settled(parser: ArgumentParser, finding: _Finding) -> UsageError:
         option = word.split()[0].partition("=")[0].lstrip("-")
         return _unknown(parser, ".".join(filter(None, (path, finding.found.get("group"), option))), owner)
     if finding.kind == "required":
-        names = [f"{path}.{name}".lstrip(".") for name in re.sub(r"(?<!\S)(fit|validate|test|predict)\.", "", word).split(", ")]
-        return UsageError(f"{' and '.join(names)} must be given{f' ({_short(owner)})' if owner else ''}", path or None)
+        names = re.sub(r"(?<!\S)(fit|validate|test|predict)\.", "", word).split(", ")
+        flags = {action.dest: action.option_strings[0] for action in _actions(parser) if action.option_strings}
+        shown = [f"{path}.{name}" if owner else flags.get(name, name) for name in names]
+        listed = " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+        return UsageError(f"{listed} must be given{f' ({_short(owner)})' if owner else ''}", path or None)
     if finding.kind == "no import":
         name, option = str(owner), path.removesuffix(".init_args")
         module = re.search(r"'([^']+)'", word)
@@ -233,7 +236,8 @@ def _short(name: str | None) -> str:
 
 
 def _command(parser: ArgumentParser) -> str:
-    return str(parser.prog).replace(" [options]", "")
+    program, _, subcommand = str(parser.prog).partition(" [options] ")
+    return program if " " in program else f"{program} {subcommand}".strip()
 
 
 def _actions(parser: ArgumentParser) -> list[Any]:

@@ -11,10 +11,10 @@ from typing import Literal
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
-from swirl_lightning.commands.forecast import as_files
 from swirl_lightning.commands.loading import inference_from_folders
 from swirl_lightning.commands.parsing import Parser
 from swirl_lightning.environments.visual.world_prediction import frame_at, read_plans
+from swirl_lightning.evaluation.pictures import as_files
 from swirl_lightning.types import Role, State, UnlabelledPair
 
 

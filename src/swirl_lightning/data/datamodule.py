@@ -100,9 +100,12 @@ class TransitionDataModule(L.LightningDataModule):
         stream: str | None = None,
     ) -> None:
         super().__init__()
-        for name, batches in (("warmup_batches", warmup_batches), ("swirl_batches", swirl_batches)):
-            if batches is not None and batches < 1:
-                raise ValueError(f"data.{name} must be at least 1, got {batches}")
+        least = {"warmup_batch_size": 1, "batch_size": 1, "eval_batch_size": 1, "replay_batch_size": 0}
+        least |= {"warmup_batches": 1, "swirl_batches": 1}
+        given = (warmup_batch_size, batch_size, eval_batch_size, replay_batch_size, warmup_batches, swirl_batches)
+        for (name, lowest), size in zip(least.items(), given, strict=True):
+            if size is not None and size < lowest:
+                raise ValueError(f"data.{name} must be at least {lowest}, got {size}")
         if swirl_batches is not None and stream_batches is not None:
             raise ValueError(
                 "data.swirl_batches and stream_batches both say how long a SWIRL epoch is: of a stream, the latter"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from swirl_lightning.distributed import shards
 from swirl_lightning.files import discard, put
+from swirl_lightning.hints import did_you_mean
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -47,6 +49,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Reads a checkpoint, also one in shards, with whole tensors."""
         loaded: dict[str, Any] = super().load_checkpoint(path, map_location=map_location, weights_only=weights_only)
         return shards.join(loaded, Path(path), whole=True)
+
+
+def check_file(path: Path) -> None:
+    """Looks whether a file can be a checkpoint, without reading it.
+
+    Args:
+        path: of the checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is no such file, naming those that are near.
+        ValueError: if it is something else, or only the beginning of one.
+    """
+    if not path.is_file():
+        there = [str(file) for folder in (path, path.parent) for file in folder.glob("**/*.ckpt")]
+        raise FileNotFoundError(f"there is no checkpoint {path}{did_you_mean(str(path), there)}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no checkpoint of swirl fit, or only the beginning of one: give last.ckpt of a run")
 
 
 def _no_space(error: BaseException | None) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swirl_lightning.codecs.image_pixels import load_rgb
+from swirl_lightning.codecs.base import Codec
+from swirl_lightning.codecs.image_pixels import load_rgb, pixels, to_png
 from swirl_lightning.hints import require
 
 Cell = tuple[bytes, str]
@@ -75,3 +77,24 @@ def _fitted(caption: str, draw: Any, font: Any, side: int) -> str:
             line = line.removesuffix("…")[:-1] + "…"
         kept.append(line)
     return "\n".join(kept)
+
+
+def as_files(codec: Codec, images: Mapping[str, Any], folder: Path, number: int) -> dict[str, object]:
+    """Writes images, token images among them, as PNG files.
+
+    Args:
+        codec: makes pictures of token images.
+        images: by name.
+        folder: where to; made if missing.
+        number: of the row.
+
+    Returns:
+        Paths by name, relative to the place of the folder.
+    """
+    folder.mkdir(exist_ok=True)
+    paths: dict[str, object] = {}
+    for name, image in images.items():
+        file = folder / f"{number:06d}-{name}.png"
+        file.write_bytes(to_png(pixels(codec.render(image), None)))  # type: ignore[arg-type]  # images are bytes
+        paths[name] = str(file.relative_to(folder.parent))
+    return paths

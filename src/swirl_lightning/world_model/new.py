@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
 
 from swirl_lightning.codecs.bpe import Pieces, texts, train_tokenizer
 from swirl_lightning.codecs.image import image_codec
 from swirl_lightning.codecs.image_models import load_image_model
 from swirl_lightning.codecs.text import TextCodec
+from swirl_lightning.hints import did_you_mean
 from swirl_lightning.types import Splits, Transition, UnlabelledPair
 
 if TYPE_CHECKING:
@@ -54,6 +55,22 @@ class NewModel:
     pieces: Pieces = "words"
     codec: str | None = None
     extra: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what no architecture can be.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        if self.model_type not in CONFIG_MAPPING:
+            near = did_you_mean(self.model_type, CONFIG_MAPPING, listed=False)
+            raise ValueError(f"model_type: transformers knows no {self.model_type!r}{near}")
+        for name in ("hidden_size", "layers", "heads", "max_positions"):
+            if (size := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        if self.hidden_size % self.heads:
+            nearest = max(1, round(self.hidden_size / self.heads)) * self.heads
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of heads {self.heads}; {nearest} would be")
 
     def make(self, rows: Sequence[Transition | UnlabelledPair], folder: Path) -> int:
         """Writes a model folder without weights; loading it initialises them at random.
