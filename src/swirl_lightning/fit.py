@@ -46,6 +46,7 @@ _EXPECTED_WARNINGS = (
     ".*You defined a `validation_step` but have no `val_dataloader`",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     ".*The number of training batches .* is smaller than the logging interval",
+    "No seed found, seed set to",  # a run without a seed says so in its configuration
     ".*Couldn't infer the batch indices",  # an epoch's batches say themselves what they hold
     ".*`max_epochs` was not set",  # the module's schedule says how many
     "LightningCLI's args parameter is intended to run from within Python",  # `swirl` hands its own arguments on
@@ -86,7 +87,7 @@ class SwirlCLI(LightningCLI):
             default="runs/default",
             help="folder of checkpoints, metrics, samples, TensorBoard",
         )
-        parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS})
+        parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS, "trainer.enable_model_summary": False})
         parser.add_lightning_class_args(PhaseFreezing, "freezing")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
