@@ -67,8 +67,8 @@ format: install ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-study: install ## five seeds of every method, docs/study.md
-	$(BIN)/swirl study --config configs/study/minigrid.yaml
+study: install ## ten seeds of the quickstart's rows, docs/study.md
+	$(BIN)/swirl study --config configs/study/doorkey.yaml
 
 bench: install ## CPU-sized benchmarks: attention, log-probabilities against plain rows, a step of ours (minutes)
 	$(BIN)/python benchmarks/attention.py --json runs/bench/attention.json

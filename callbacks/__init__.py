@@ -1,6 +1,6 @@
 """Callbacks of swirl-lightning, one a file; README.md beside this file says what each does and in which order they act."""
 
-from swirl_lightning.callbacks.benchmark_evaluation import BenchmarkEvaluation
+from swirl_lightning.callbacks.benchmark_evaluation import BenchmarkEvaluation, QuickEvaluation
 from swirl_lightning.callbacks.export_models import ExportModels
 from swirl_lightning.callbacks.image_samples import ImageSamples
 from swirl_lightning.callbacks.latent_action_health import LatentActionHealth
@@ -25,6 +25,7 @@ __all__ = [
     "PhaseFreezing",
     "PredictionFile",
     "Preemption",
+    "QuickEvaluation",
     "RolloutSampler",
     "RunCheckpoint",
     "RunProgress",

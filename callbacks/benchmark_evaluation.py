@@ -123,6 +123,17 @@ class BenchmarkEvaluation(PhaseEnd):
         return tuple(name for name in ("val", "test") if getattr(module.splits, name)) if self.splits is None else self.splits
 
 
+class QuickEvaluation(BenchmarkEvaluation):
+    """What a run has where its callbacks are not named: at most 256 transitions of each held-out split that there is.
+
+    A class without options: a list of callbacks in YAML is laid over the one that stands by default, place by place, and an
+    option of a default's would stay in a user's own ``BenchmarkEvaluation``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(splits=None, limit=256)
+
+
 def _scalars(split: str, row: Mapping[str, Any]) -> dict[str, float]:
     """Measures named for TensorBoard: ``val/fwm_exact_match_greedy``."""
     return {

@@ -1,6 +1,6 @@
 """Differences between methods of a finished study, paired by seed, in a measure of the FWM and relative to the other method.
 
-python studies/paired.py runs/study/minigrid --of swirl+nll swirl+replay --against sft-continue sft-merge sft-longer
+python studies/paired.py runs/study/miniwob --of swirl+nll --against sft-continue
 python studies/paired.py runs/study/visual --measure changed_accuracy --of swirl+nll --against warmup sft-continue
 """
 

@@ -60,7 +60,7 @@ _NOTHING_TO_DO = re.compile(  # what Lightning tells, and nobody can act on
 DEFAULT_CALLBACKS = [
     {"class_path": "swirl_lightning.callbacks.RolloutSampler"},
     {"class_path": "swirl_lightning.callbacks.LatentActionHealth"},
-    {"class_path": "swirl_lightning.callbacks.BenchmarkEvaluation", "init_args": {"splits": None, "limit": 256}},
+    {"class_path": "swirl_lightning.callbacks.QuickEvaluation"},
     {"class_path": "swirl_lightning.callbacks.ExportModels"},
 ]
 """What a run does where ``trainer.callbacks`` says nothing. ``callbacks: []`` turns it off, ``callbacks+`` adds to it."""

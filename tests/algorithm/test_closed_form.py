@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swirl_lightning.algorithm.calibration import Calibration
 from swirl_lightning.algorithm.candidates import dream, infer_posterior, member_posterior, score_actions
 from swirl_lightning.algorithm.module import SwirlModule
 from swirl_lightning.algorithm.proposals import GivenActions, Proposals
@@ -30,7 +29,7 @@ OPEN = Gate()
 
 def posterior_of(inference, pairs, role, *, gate=OPEN, **options):
     scored, config = score_actions(inference, pairs, role, **options), role.posterior
-    return infer_posterior(inference, scored, Calibration(config.beta, config.temperature), gate)
+    return infer_posterior(inference, scored, config.beta, config.temperature, gate)
 
 
 @pytest.fixture(scope="module")
@@ -219,23 +218,23 @@ def test_values_out_of_range_are_refused():
         RoleSettings(dream_label_share=1.5)
 
 
-def test_calibration_finds_how_sure_both_models_may_be(module, data):
-    """Untrained models know nothing: what is fitted to held-out labels says so, and is the best of all that were tried."""
+def test_calibration_finds_how_sure_an_idm_may_be(module, data):
     held_out, closed = list(data.labelled), module.closed_form
     config = PosteriorConfig(draws=0, greedy=False, proposals=[GivenActions(sorted({t.action for t in held_out}))])
-    roles = {**module.roles, Role.IDM: RoleSettings(SamplingParams(16), posterior=config)}
-    closed = replace(closed, steps=replace(closed.steps, roles=roles), calibrated={})
-    assert closed.calibration == Calibration(config.beta, 1.0)
+    idm = RoleSettings(SamplingParams(16), posterior=config, rewards=[RewardPart(FunctionReward(lambda member: 0.0))])
+    closed = replace(closed, steps=replace(closed.steps, roles={**module.roles, Role.IDM: idm}), temperatures={})
 
     def likelihood():
         found = closed.look([t.without_action() for t in held_out])
         return sum(found.posterior.weights[b, found.actions[b].index(t.action)].log() for b, t in enumerate(held_out))
 
     before = likelihood()
-    said = closed.calibrate(held_out, agree=lambda values: values)
+    said = closed.calibrate(Role.IDM, held_out, agree=lambda value: value)
     assert f"{len(held_out)} of {len(held_out)} validation pairs" in said
-    assert likelihood() >= before
-    assert closed.calibration != Calibration(config.beta, 1.0)
-    unknown = [replace(held_out[0], action="sing")]
-    assert "0 of 1" in closed.calibrate(unknown, agree=lambda values: values)
-    assert closed.calibration == Calibration(config.beta, 1.0)  # nothing to learn from: what was given
+    best, fitted = likelihood(), closed.temperatures["idm"]
+    assert best >= before
+    for other in (fitted * 2, max(1.0, fitted / 2)):
+        closed.temperatures["idm"] = other
+        assert likelihood() <= best + 1e-4 or other > 64
+    assert "0 of 1" in closed.calibrate(Role.FWM, [replace(held_out[0], action="sing")], agree=lambda value: value)
+    assert closed.temperatures["fwm"] == 1.0  # nothing to learn from

@@ -1,53 +1,31 @@
-"""How sure both models may be: temperatures fitted on held-out labels (temperature scaling, arXiv:1706.04599).
+"""How sure an IDM may be: its temperature, fitted on held-out labels (temperature scaling, arXiv:1706.04599).
 
-A model that knows few labels by heart gives its answers a probability of one, right or wrong. Two numbers mend that: the
-temperature of the IDM as reference, and ``beta``, the temperature of the FWM's reward.
+An IDM that knows few labels by heart gives its answer a probability of one, right or wrong. One number mends that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from swirl_lightning.algorithm.objectives.posterior import Candidates, Posterior, solve
+from swirl_lightning.algorithm.objectives.posterior import Candidates, solve
 
-GRID = tuple(2 ** (k / 2) for k in range(-6, 13))
-"""Factors that are tried: an eighth to 64, two to an octave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What a closed form is solved with."""
-
-    beta: float
-    temperature: float = 1.0
+GRID = tuple(2 ** (k / 2) for k in range(13))
+"""Temperatures that are tried: 1 to 64, two to an octave. Below 1 an IDM would be surer than it says."""
 
 
-def fit(candidates: Candidates, rewards: Tensor, belief: Tensor, truth: Tensor, start: Calibration) -> Calibration:
-    """The temperature and beta under which the true candidates are likeliest.
-
-    Every pair of factors of ``GRID`` is tried, so the optimum is global up to the grid; temperatures below 1, which make a
-    reference surer than it is, are not.
+def fit_temperature(candidates: Candidates, belief: Tensor, truth: Tensor) -> float:
+    """The temperature of ``GRID`` under which the true candidates are likeliest; 1 where there is no pair.
 
     Args:
         candidates: of V held-out pairs, V x N.
-        rewards: [V, N].
         belief: [V, N], see :func:`solve`.
         truth: int64 [V], the true candidate.
-        start: beta is varied from here.
-
-    Returns:
-        The best of the grid; ``start`` where there is no pair.
     """
-    if not len(truth):
-        return start
 
-    def likelihood(tried: Calibration) -> float:
-        found: Posterior = solve(candidates, rewards, tried.beta, belief=belief, temperature=tried.temperature)
+    def likelihood(temperature: float) -> float:
+        found = solve(candidates, torch.zeros_like(belief), 1.0, belief=belief, temperature=temperature)
         right = found.weights.double().gather(-1, truth[:, None])  # [V, 1]
-        return float(right.clamp(min=torch.finfo(torch.float32).tiny).log().mean())
+        return float(right.clamp(min=torch.finfo(torch.float32).tiny).log().sum())
 
-    grid = [Calibration(start.beta * factor, temperature) for factor in GRID for temperature in GRID if temperature >= 1]
-    return max(grid, key=likelihood)
+    return max(GRID, key=likelihood)

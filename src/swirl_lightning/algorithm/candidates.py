@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from swirl_lightning.algorithm.calibration import Calibration
 from swirl_lightning.algorithm.experience import Experience
 from swirl_lightning.algorithm.nonfinite import NonFiniteRewardError
 from swirl_lightning.algorithm.objectives.posterior import Candidates, Posterior, solve
@@ -76,11 +75,6 @@ class ScoredActions:
     belief: Tensor  # float [B, N], how common actions are in the labels
     explains: Tensor  # float [B, N], log P(y | x, z)
     tokens: int  # sampled for the candidates
-
-    def solve(self, calibration: Calibration) -> Posterior:
-        """The optimum of the phase's objective over the candidates."""
-        beta, temperature = calibration.beta, calibration.temperature
-        return solve(self.candidates, self.rewards, beta, belief=self.belief, temperature=temperature)
 
 
 def score_actions(
@@ -154,7 +148,8 @@ def score_actions(
 def infer_posterior(
     inference: Inference,
     scored: ScoredActions,
-    calibration: Calibration,
+    beta: float,
+    temperature: float = 1.0,
     gate: Gate = Gate(),  # noqa: B008  # frozen
     *,
     epoch: int = 0,
@@ -165,7 +160,8 @@ def infer_posterior(
     Args:
         inference: the models.
         scored: the candidates.
-        calibration: T and beta.
+        beta: weight of the divergence.
+        temperature: T, of the IDM as reference.
         gate: which pairs are trusted.
         epoch: of the run; chooses the wording where there are several.
         reference: role whose scores come from the reference policy.
@@ -173,7 +169,7 @@ def infer_posterior(
     Returns:
         The posterior of each pair.
     """
-    posterior = scored.solve(calibration)
+    posterior = solve(scored.candidates, scored.rewards, beta, belief=scored.belief, temperature=temperature)
     trusted = posterior.weights.amax(-1) >= gate.confidence  # [B]
     if gate.agreement:
         trusted = trusted & posterior.agreement

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
-from swirl_lightning.algorithm.calibration import Calibration, fit
+from swirl_lightning.algorithm.calibration import fit_temperature
 from swirl_lightning.algorithm.candidates import (
     LatentPosterior,
     ScoredActions,
@@ -36,12 +36,12 @@ class ClosedForm:
     Attributes:
         steps: Losses and optimizer.
         actions: Actions of all labels: how common each is, and what dreams may be about.
-        calibrated: ``beta`` and ``temperature`` of the phase at hand, where they were fitted.
+        temperatures: the IDM's, for the phases in which it was fitted, by role.
     """
 
     steps: PhaseSteps
     actions: Sequence[str] = ()
-    calibrated: dict[str, float] = field(default_factory=dict)  # beta and temperature of the phase at hand, where fitted
+    temperatures: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def labels(self) -> Counter[str]:
@@ -69,37 +69,33 @@ class ClosedForm:
     def look(self, pairs: Sequence[UnlabelledPair]) -> LatentPosterior:
         """The posterior of the latent action as both models stand, outside of any phase."""
         scored = self._scored(pairs, epoch=0, reference=None, skip=True)
-        return infer_posterior(self.steps.inference, scored, self.calibration)
+        beta = self.steps.roles[Role.IDM].posterior.beta
+        return infer_posterior(self.steps.inference, scored, beta, self._temperature(Role.IDM))
 
-    @property
-    def calibration(self) -> Calibration:
-        """What posteriors of the latent action are solved with."""
-        config = self.steps.roles[Role.IDM].posterior
-        return Calibration(**({"beta": config.beta, "temperature": config.temperature} | self.calibrated))
-
-    def calibrate(self, held_out: Sequence[Transition], agree: Callable[[list[float]], list[float]]) -> str:
-        """Fits temperature and beta to what both models, as they stand, say of held-out labels.
+    def calibrate(self, role: Role, held_out: Sequence[Transition], agree: Callable[[float], float]) -> str:
+        """Fits the IDM's temperature, for a phase, to what it says of held-out labels as it stands.
 
         Args:
+            role: the phase's policy.
             held_out: labelled transitions; those whose action is no candidate say nothing.
-            agree: makes the ranks use one pair of numbers, whatever another machine's rounding.
+            agree: makes the ranks use one number, whatever another machine's rounding.
 
         Returns:
             What was found, in words.
         """
-        self.calibrated.clear()
         scored = self._scored([t.without_action() for t in held_out], epoch=0, reference=None, skip=True)
         form = self.steps.inference.codec.canonical
         places = [[form(z) for z in actions] for actions in scored.actions]
         there = [b for b, t in enumerate(held_out) if form(t.action) in places[b]]
-        index = torch.tensor(there, dtype=torch.int64, device=scored.rewards.device)
+        index = torch.tensor(there, dtype=torch.int64, device=scored.belief.device)
         truth = torch.tensor([places[b].index(form(held_out[b].action)) for b in there], device=index.device)
-        given = self.calibration
-        found = fit(scored.candidates.of(index), scored.rewards[index], scored.belief[index], truth, given)
-        beta, temperature = agree([found.beta, found.temperature])
-        self.calibrated.update(beta=beta, temperature=temperature)
+        temperature = agree(fit_temperature(scored.candidates.of(index), scored.belief[index], truth.long()))
+        self.temperatures[role.value] = temperature
         known = f"{len(there)} of {len(held_out)} validation pairs"
-        return f"latent actions: temperature {temperature:.3g} and beta {beta:.3g} are likeliest on {known}"
+        return f"latent actions: an IDM at temperature {temperature:.3g} is as sure as it may be, on {known}"
+
+    def _temperature(self, role: Role) -> float:
+        return self.temperatures.get(role.value, self.steps.roles[role].posterior.temperature)
 
     def _scored(self, pairs: Sequence[UnlabelledPair], *, epoch: int, reference: Role | None, skip: bool) -> ScoredActions:
         steps = self.steps
@@ -144,14 +140,21 @@ class ClosedForm:
             with timed(seconds, "posterior"):
                 reference = role if settings.needs_reference else None
                 scored = self._scored(batch.unlabelled, epoch=epoch, reference=reference, skip=steps.skip_nonfinite)
-                gate = settings.posterior.gate
-                latent = infer_posterior(steps.inference, scored, self.calibration, gate, epoch=epoch, reference=reference)
+                latent = infer_posterior(
+                    steps.inference,
+                    scored,
+                    steps.roles[Role.IDM].posterior.beta,
+                    self._temperature(role),
+                    settings.posterior.gate,
+                    epoch=epoch,
+                    reference=reference,
+                )
             with timed(seconds, "dream"):
                 dreams, dreamt = self._dreams(role, latent, epoch)
         sums = posterior_values(latent.posterior, latent.rewards) | {"generated_tokens": float(latent.tokens + dreamt)}
         sums |= mean_of("trusted_share", latent.trusted)
-        for name, value in asdict(self.calibration).items():
-            sums |= mean_of(f"calibration/{name}", torch.tensor(value))
+        if (fitted := self.temperatures.get(role.value)) is not None:
+            sums |= mean_of("idm_temperature", torch.tensor(fitted))
         for name, values in latent.parts.items():
             sums |= mean_of(f"reward/{name}", (values * latent.posterior.weights)[latent.posterior.weights > 0])
         groups = self._rows(role, latent, epoch)

@@ -290,10 +290,11 @@ class SwirlModule(ReportingModule):
             scheduler.start(int(self.trainer.num_training_batches) * epochs)
 
     def _calibrate(self) -> None:
-        """Fits how sure both models may be, where the phase weighs latent actions and validation pairs are to decide."""
-        limit = self.roles[Role.IDM].posterior.calibrate
-        if limit and self.phase is not Phase.PSEUDO and self.roles[self._policy].objective != "grpo":
-            rank_zero_info(self.closed_form.calibrate(self.splits.val[:limit], self.trainer.strategy.broadcast))
+        """Fits how sure the IDM may be, where the phase weighs latent actions and validation pairs are to say."""
+        role, settings = self._policy, self.roles[self._policy]
+        if (limit := settings.posterior.calibrate) and self.phase is not Phase.PSEUDO and settings.objective != "grpo":
+            held_out, agree = self.splits.val[:limit], self.trainer.strategy.broadcast
+            rank_zero_info(self.closed_form.calibrate(role, held_out, agree))
 
     @override
     def on_train_epoch_end(self) -> None:
@@ -355,7 +356,7 @@ class SwirlModule(ReportingModule):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens, "place": self.place}
-        own["calibrated"] = self.closed_form.calibrated
+        own["temperatures"] = self.closed_form.temperatures
         checkpoint |= own | {"new_model": identity(self.world_model_config.base_name)}
         if self.guard is not None:
             checkpoint["guard"] = self.guard.state_dict()
@@ -365,7 +366,7 @@ class SwirlModule(ReportingModule):
         check_made_from(checkpoint.get("new_model"), self.world_model_config.base_name)
         checks.check_weights(self.state_dict(), checkpoint["state_dict"])
         self.generated_tokens, self.place = checkpoint.get("generated_tokens", 0), checkpoint.get("place", self.place)
-        self.closed_form.calibrated.update(checkpoint.get("calibrated", {}))
+        self.closed_form.temperatures.update(checkpoint.get("temperatures", {}))
         if self.guard is not None and "guard" in checkpoint:
             self.guard.load_state_dict(checkpoint["guard"])
         if (epochs := checkpoint.get("warmup_epochs", math.inf)) < self.schedule.warmup_epochs:

@@ -19,7 +19,8 @@ Objective = Literal["grpo", "posterior", "elbo", "none"]
 class Gate:
     """Which pairs a policy learns from: those that meet all conditions, by their best candidate alone; the others wait.
 
-    A soft posterior learns the models' common mistakes by heart. Without any condition it is learned from all pairs.
+    Without any condition it learns from all pairs, softly weighted. An FWM averages wrong labels away, and what it can already
+    explain teaches it nothing; an IDM repeats wrong labels, so it needs pure ones.
 
     Attributes:
         confidence: Least weight of the best candidate; 0 is no condition.
@@ -54,11 +55,11 @@ class PosteriorConfig:
 
     Attributes:
         beta: Weight of the divergence to the reference policy, as in GRPO.
-        temperature: Of the reference policy (IDM only). An IDM that knows few labels by heart is far too sure; above 1, what
-            the FWM says counts for more: ``q* ~ pi_ref^(1/T) p(z)^(1-1/T) exp(reward / beta)``, p being how common actions are
-            in the labels. 1 is the paper's objective; with ``JudgeLogprob`` as a sum and ``beta: 1``, infinity is Bayes' rule.
-        calibrate: At the beginning of each phase, fit ``temperature`` and ``beta`` to so many validation pairs (IDM only; what
-            latent actions are likely then holds for both phases). 0 takes what is given.
+        temperature: Of the IDM in the posterior of the latent action; each role has its own (the FWM with ``elbo``). An IDM
+            that knows few labels by heart is far too sure; above 1, what the FWM says counts for more:
+            ``q* ~ pi_ref^(1/T) p(z)^(1-1/T) exp(reward / beta)``, p being how common actions are in the labels. 1 is the
+            paper's objective; ``.inf`` asks the FWM alone: with ``JudgeLogprob`` as a sum and ``beta: 1``, by Bayes' rule.
+        calibrate: Fit ``temperature`` to so many validation pairs when the phase begins; 0 takes what is given.
         greedy: Whether the IDM's greedy answer is a candidate (IDM only).
         draws: Candidate actions that the IDM draws for a pair (IDM only; the FWM's candidates are a group of ``group_size`` and
             the observed next state).
