@@ -112,7 +112,8 @@ def made(command: str, module: str, about: str) -> str:
         if columns is not None:
             os.environ["COLUMNS"] = columns
     usage = f"usage: swirl {command} --config FILE [--KEY VALUE ...]\n\n"
-    return re.sub(r"\Ausage: swirl \w+ \[options\] fit .*?\n\n", usage, said.getvalue(), flags=re.DOTALL)
+    shown = re.sub(r"\Ausage: swirl \w+ \[options\] fit .*?\n\n", usage, said.getvalue(), flags=re.DOTALL)
+    return re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", shown)  # which ones, depends on what is imported
 
 
 def _keys(parser: ArgumentParser) -> list[str]:

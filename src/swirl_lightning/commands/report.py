@@ -94,7 +94,7 @@ def summarise(
     """
     row: dict[str, Any] = {"method": name, "seeds": len(per_seed)}
     for role in ("fwm", "idm", "both"):
-        measures = set.intersection(*(set(measures[role]) for measures in per_seed))
+        measures = set.intersection(*(set(measures.get(role, ())) for measures in per_seed))
         row[role] = {m: sum(s[role][m] for s in per_seed) / len(per_seed) for m in sorted(measures)}
         if len(per_seed) > 1:
             row[f"{role}_interval"] = {m: list(mean_interval([s[role][m] for s in per_seed])[1:]) for m in row[role]}
