@@ -17,7 +17,11 @@ from swirl_lightning.commands.study import Method, Study
 
 METHODS = [
     Method("recommended", start="scratch"),
-    Method("pseudo-labels", {"model.schedule.order": ["pseudo"], "model.guard": None}, start="recommended"),
+    Method(
+        "pseudo-labels",
+        {"model.schedule.order": ["pseudo"], "model.schedule.iterations": 4, "model.guard": None},
+        start="recommended",
+    ),
 ]
 SHOWN = ["sft", "recommended, warm-up", "pseudo-labels", "recommended"]
 CALLBACKS = [
@@ -79,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/regime"))
     parser.add_argument("--labels", type=int, nargs="+", default=[30, 60, 100, 200, 400])
-    parser.add_argument("--pairs", type=int, nargs="+", default=[640, 4240])
+    parser.add_argument("--pairs", type=int, nargs="+", default=[640, 4080])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()

@@ -36,7 +36,7 @@ class ClosedForm:
     Attributes:
         steps: Losses and optimizer.
         actions: Actions of all labels: how common each is, and what dreams may be about.
-        temperatures: the IDM's, for the phases in which it was fitted, by role.
+        temperatures: The IDM's, for the phases in which it was fitted, by role.
     """
 
     steps: PhaseSteps
@@ -89,7 +89,8 @@ class ClosedForm:
         there = [b for b, t in enumerate(held_out) if form(t.action) in places[b]]
         index = torch.tensor(there, dtype=torch.int64, device=scored.belief.device)
         truth = torch.tensor([places[b].index(form(held_out[b].action)) for b in there], device=index.device)
-        temperature = agree(fit_temperature(scored.candidates.of(index), scored.belief[index], truth.long()))
+        fitted = fit_temperature(scored.candidates.of(index), scored.belief[index], truth.long())
+        temperature = agree(fitted if there else self.steps.roles[role].posterior.temperature)
         self.temperatures[role.value] = temperature
         known = f"{len(there)} of {len(held_out)} validation pairs"
         return f"latent actions: an IDM at temperature {temperature:.3g} is as sure as it may be, on {known}"

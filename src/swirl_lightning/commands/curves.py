@@ -50,9 +50,7 @@ def draw(steps: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any
     from matplotlib.figure import Figure
 
     count = len(panels) + bool(measured)
-    with rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "swirl", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    ):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(_INCHES[0], _INCHES[1] * count), layout="constrained")
         axes = figure.subplots(count, sharex=True, squeeze=False)[:, 0].tolist()
         for axis, (title, names) in zip(axes, panels.items(), strict=False):

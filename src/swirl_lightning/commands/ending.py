@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl_lightning.commands.forecast import forecast
-from swirl_lightning.commands.report import Measures, merge
+from swirl_lightning.commands.report import Measures, merge, records
 from swirl_lightning.files import HEALTH, METRICS, SAMPLES, STEPS
 
 _COLUMNS = {  # title: (role, measure)
@@ -123,8 +123,3 @@ def next_commands(run_dir: Path, data: Mapping[str, Any]) -> list[str]:
         f"swirl label STATES.jsonl {last / 'idm'} {run_dir / 'labelled.jsonl'}",
     ]
     return commands[:3]
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    """Lines of a file of a run; none where there is no such file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

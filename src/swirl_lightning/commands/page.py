@@ -12,9 +12,9 @@ import yaml
 from jsonargparse import auto_cli
 
 from swirl_lightning.commands.curves import draw
-from swirl_lightning.commands.ending import cells, phase_rows, records
+from swirl_lightning.commands.ending import cells, phase_rows
 from swirl_lightning.commands.parsing import Parser
-from swirl_lightning.commands.report import run_costs
+from swirl_lightning.commands.report import records, run_costs
 from swirl_lightning.files import HEALTH, METRICS, SAMPLES, STEPS, put_text
 
 _MOST_BYTES = 20_000_000  # of pictures in one page

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from swirl_lightning.files import HEALTH, METRICS
 from swirl_lightning.metrics import mean_interval, relative_gain
 
 Measures = dict[str, dict[str, float]]  # role -> measure -> value; sampled decoding with the prefix "sampled/"
@@ -151,6 +152,11 @@ def _difference(value: Sequence[float]) -> str:
     return f"{value[0]:+.3f}" + (f" [{value[1]:+.3f}, {value[2]:+.3f}]" if len(value) == 3 else "")
 
 
+def records(path: Path) -> list[dict[str, Any]]:
+    """Lines of a file of a run; none where there is no such file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
 def run_costs(folder: Path) -> dict[str, float]:
     """Time, tokens sampled by training up to a run's last evaluation, and the health of its latent actions at the end.
 
@@ -158,16 +164,11 @@ def run_costs(folder: Path) -> dict[str, float]:
         ``seconds`` and, of the processor, ``cpu_seconds`` (since the start or the last resume), ``generated_tokens``,
         ``code_gap`` and ``unique_share``, where known.
     """
-
-    def records(name: str) -> list[dict[str, Any]]:
-        path = folder / name
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
     costs: dict[str, float] = {}
     for field, name in (("elapsed", "seconds"), ("cpu_seconds", "cpu_seconds"), ("generated_tokens", "generated_tokens")):
-        found = [float(record[field]) for record in records("metrics.jsonl") if field in record]
+        found = [float(record[field]) for record in records(folder / METRICS) if field in record]
         costs |= {name: max(found)} if found else {}
-    last = (records("health.jsonl") or [{}])[-1]
+    last = (records(folder / HEALTH) or [{}])[-1]
     return costs | {name: float(last[name]) for name in ("code_gap", "unique_share") if name in last}
 
 
