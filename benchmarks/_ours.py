@@ -22,7 +22,7 @@ from swirl_lightning.algorithm.rewards import JudgeLogprob, RewardPart
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs.constraints import RangeConstraint
-from swirl_lightning.types import Batch, Phase, Role, SamplingParams, UnlabelledPair
+from swirl_lightning.types import Batch, Phase, Role, SamplingParams, ScoredRow, UnlabelledPair
 from swirl_lightning.world_model import WorldModelConfig
 from swirl_lightning.world_model.prompts import PromptTemplates
 
@@ -57,7 +57,7 @@ class Clock:
 
 
 class Paced(L.Callback):
-    """Waits before each step until it is asked for, and reports it afterwards.
+    """Waits before each step until it is asked for, and reports it afterwards; first the numbers of the probes.
 
     Args:
         size: of the models.
@@ -76,6 +76,8 @@ class Paced(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: SwirlModule) -> None:
         """Full-length completions on both sides: the policy may not end early. Model calls are counted."""
+        self.wait()
+        self.tell(numbers(pl_module, self.size))
         role = Role(pl_module.phase.value)
         words = RangeConstraint(self.size.vocab, _shapes.FIRST_WORD, self.size.vocab)
         pl_module.inference.constraints = {**pl_module.inference.constraints, role: words}
@@ -109,6 +111,27 @@ class Paced(L.Callback):
                 "reward": float(experience.judgement.rewards.mean()),
             }
         )
+
+
+def numbers(module: SwirlModule, size: _shapes.Size) -> dict[str, Any]:
+    """Log-probabilities and rewards of the probes, as a step computes them."""
+    inference, prompts, role = module.inference, module.inference.prompts, Role(module.phase.value)
+    rows, judged = [], []
+    for probe in _shapes.probes(role.value, size.vocab):
+        pair, action = UnlabelledPair(probe.pair.state, probe.pair.next_state), probe.pair.action
+        if role is Role.IDM:
+            prompt = prompts.idm_prompt(pair).ids
+            judged.append([prompts.fwm_row(pair, text, pair.next_state) for text in probe.completions])
+        else:
+            prompt = prompts.fwm_prompt(pair, action).ids
+            judged.append([prompts.idm_row(pair, text, action) for text in probe.completions])
+        rows.append([ScoredRow((*prompt, *inference.codec.encode_state(text)), len(prompt)) for text in probe.completions])
+    with inference.world_model.use(role) as model:
+        logprobs = inference.scorer.score(model, rows, temperature=_shapes.TEMPERATURE).logprobs
+    judgement = inference.score_rows(role.opposite, judged)
+    rewards = (judgement.logprobs.sum(-1) / judgement.mask.sum(-1)).clamp(min=_shapes.CLAMP)
+    exact = module.world_model.compute_dtype == torch.float32
+    return {"logprobs": logprobs.tolist(), "rewards": rewards.tolist(), "exact": exact}
 
 
 class Batches(L.LightningDataModule):

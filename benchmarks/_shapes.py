@@ -11,6 +11,7 @@ from typing import Any
 EOS, FIRST_WORD = 1, 3  # ids 0..2 are padding, end and unknown
 CLAMP = -10.0  # lowest reward, nats per token
 BETA, TEMPERATURE, LEARNING_RATE = 0.1, 1.0, 1e-6
+PEERS = ("strong", "plain")  # TRL with all that shares prefixes, TRL as it comes
 REPLY = "@@reply "  # marks protocol lines among what libraries print
 
 
@@ -169,6 +170,30 @@ def pairs(shape: Shape, count: int, seed: int = 0, vocab: int = SMALL.vocab) -> 
         after += words(shape.next_state - len(after))
         made.append(Pair(" ".join(state), " ".join(after), " ".join(words(shape.action))))
     return made
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One group with given completions, for which all sides must find the same numbers."""
+
+    shape: Shape
+    pair: Pair
+    completions: tuple[str, ...]
+
+    @property
+    def prompt(self) -> str:
+        """What the policy is asked."""
+        return f"{self.pair.state} {self.pair.next_state if self.shape.phase == 'idm' else self.pair.action}"
+
+
+def probes(phase: str, vocab: int) -> list[Probe]:
+    """Two small groups whose prompts differ in length."""
+    rng, found = random.Random(1), []
+    for state in (20, 13):
+        shape = Shape(phase, state=state, next_state=12, action=4, group=3, pairs=1)
+        words = [[f"w{rng.randrange(FIRST_WORD, vocab)}" for _ in range(shape.completion)] for _ in range(shape.group)]
+        found.append(Probe(shape, pairs(shape, 1, vocab=vocab)[0], tuple(" ".join(row) for row in words)))
+    return found
 
 
 def memory(field: str = "VmHWM") -> int:

@@ -1,6 +1,7 @@
-"""The peer's side of ``swirl_step.py``: TRL's ``GRPOTrainer`` with a reward function that asks the frozen opposite model.
+"""The peers' side of ``swirl_step.py``: TRL's ``GRPOTrainer`` with a reward function that asks the frozen opposite model.
 
-Runs in an environment of its own (``requirements-trl.txt``) and imports nothing of swirl-lightning.
+As it comes (``plain``), or with what shares prefixes (``strong``, in ``_trl_strong.py``). Runs in an environment of its own
+(``requirements-trl.txt``) and imports nothing of swirl-lightning.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import _shapes
+import _trl_strong
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback
@@ -89,12 +91,21 @@ class Paced(TrainerCallback):
         )
 
 
-def build(shape: _shapes.Shape, args: argparse.Namespace, paced: Paced) -> GRPOTrainer:
+def load_judge(shape: _shapes.Shape, args: argparse.Namespace) -> PreTrainedModel:
+    """The frozen opposite model."""
+    gpu = torch.cuda.is_available()
+    folder = args.models / ("fwm" if shape.phase == "idm" else "idm")
+    judge = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if gpu else None)
+    return judge.requires_grad_(False).eval().to("cuda" if gpu else "cpu")
+
+
+def reward_of(args: argparse.Namespace) -> Callable[..., Callable[..., list[float]]]:
+    """The peer's way to score."""
+    return _trl_strong.judge_reward if args.peer == "strong" else judge_reward
+
+
+def build(shape: _shapes.Shape, judge: PreTrainedModel, args: argparse.Namespace, paced: Paced) -> GRPOTrainer:
     """The trainer, configured for the same work as ours."""
-    judge = AutoModelForCausalLM.from_pretrained(
-        args.models / ("fwm" if shape.phase == "idm" else "idm"), dtype=torch.bfloat16 if torch.cuda.is_available() else None
-    )
-    judge.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(args.models / "tokenizer")
     size, gpu = _shapes.SIZES[args.size], torch.cuda.is_available()
     made = _shapes.pairs(shape, shape.pairs * args.steps, vocab=size.vocab)
@@ -104,7 +115,7 @@ def build(shape: _shapes.Shape, args: argparse.Namespace, paced: Paced) -> GRPOT
         "next_state": [p.next_state for p in made],
         "action": [p.action for p in made],
     }
-    score = judge_reward(shape, judge, tokenizer)
+    score = reward_of(args)(shape, judge, tokenizer)
 
     def reward(prompts: list[str], completions: list[str], completion_ids: list[list[int]], **columns: Any) -> list[float]:
         paced.rewards = score(completion_ids, **columns)
@@ -136,7 +147,7 @@ def build(shape: _shapes.Shape, args: argparse.Namespace, paced: Paced) -> GRPOT
         model_init_kwargs={"dtype": size.dtype if gpu else "float32"},
         seed=0,
     )
-    trainer = GRPOTrainer(
+    trainer = (_trl_strong.GroupedTrainer if args.peer == "strong" else GRPOTrainer)(
         model=str(args.models / shape.phase),
         reward_funcs=timed("reward", reward),
         args=config,
@@ -155,9 +166,28 @@ def build(shape: _shapes.Shape, args: argparse.Namespace, paced: Paced) -> GRPOT
     return trainer
 
 
+@torch.no_grad()
+def numbers(trainer: GRPOTrainer, judge: PreTrainedModel, args: argparse.Namespace) -> dict[str, Any]:
+    """Log-probabilities and rewards of the probes, as the trainer computes them."""
+    shape, tokenizer = _shapes.SHAPES[args.shape], trainer.processing_class
+    made = _shapes.probes(shape.phase, _shapes.SIZES[args.size].vocab)
+    encoded = [[tokenizer(text)["input_ids"] for text in (probe.prompt, *probe.completions)] for probe in made]
+    longest = max(len(prompt) for prompt, *_ in encoded)
+    rows = [[0] * (longest - len(prompt)) + prompt + ids for prompt, *completions in encoded for ids in completions]
+    ids = torch.tensor(rows, device=judge.device)
+    trainer.model.eval()
+    logps, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, (ids != 0).long(), made[0].shape.completion)
+    rewards: list[float] = []
+    for probe, (_, *completions) in zip(made, encoded, strict=True):
+        columns = {name: [value] * len(completions) for name, value in vars(probe.pair).items()}
+        rewards += reward_of(args)(probe.shape, judge, tokenizer)(completions, **columns)
+    return {"logprobs": logps.tolist(), "rewards": rewards, "exact": not torch.cuda.is_available()}
+
+
 def main() -> None:
     """Runs as many steps as the parent asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer", choices=_shapes.PEERS, required=True)
     parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
     parser.add_argument("--size", choices=_shapes.SIZES, required=True)
     parser.add_argument("--models", type=Path, required=True)
@@ -168,7 +198,12 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    build(replace(_shapes.SHAPES[args.shape], pairs=args.groups), args, Paced()).train()
+    shape = replace(_shapes.SHAPES[args.shape], pairs=args.groups)
+    judge = load_judge(shape, args)
+    trainer = build(shape, judge, args, Paced())
+    _shapes.wait_for_go()
+    _shapes.reply(numbers(trainer, judge, args))
+    trainer.train()
 
 
 if __name__ == "__main__":

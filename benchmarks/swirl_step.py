@@ -1,11 +1,13 @@
 """One whole SWIRL step (rollout, reward, reference, loss, backward, optimizer) against TRL's ``GRPOTrainer``.
 
-Both sides run the same random-weight Qwen2, prompts, group size, completion lengths, dtype and reward, in processes of
-their own that take turns step by step. Prints a table and writes JSON:
+All sides run the same random-weight Qwen2, prompts, group size, completion lengths, dtype and reward, in processes of
+their own that take turns step by step; before the first step they must agree on log-probabilities and rewards. Two peers:
+``strong`` is TRL with all that a user can add to share prefixes (``_trl_strong.py``), ``plain`` is TRL as it comes. Prints a
+table and writes JSON:
 
     python benchmarks/swirl_step.py --shape phase2-text --json out.json
 
-TRL is found in ``.venv-trl``, which ``make bench-trl`` makes; ``--alone`` measures our side by itself.
+TRL is found in ``.venv-trl``, which ``make bench-trl`` makes; ``--peers`` without a name measures our side by itself.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any
 import _shapes
 
 HERE = Path(__file__).parent
+AGREE = 1e-4  # nats between two sides in float32, a token of the policy or a member's mean reward
 PEER_PYTHON = HERE.parent / ".venv-trl" / "bin" / "python"
 
 
@@ -47,7 +50,7 @@ class Worker:
         )
 
     def step(self) -> dict[str, Any]:
-        """Makes a step and returns what it reports.
+        """Makes a step (first of all, answers the probes) and returns what it reports.
 
         Raises:
             RuntimeError: with the end of the worker's output, if it has died.
@@ -87,34 +90,23 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Steps of both sides, taking turns."""
+def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, float]]]:
+    """Steps of all sides, taking turns, and by how much the peers' log-probabilities and rewards differ from ours."""
     made = [sys.executable, str(HERE / "_model.py"), str(folder), "--size", args.size]
     subprocess.run(made, check=True, stderr=subprocess.DEVNULL)
     count = args.warmup + args.rounds
-    common = [
-        "--shape",
-        args.shape,
-        "--size",
-        args.size,
-        "--models",
-        str(folder),
-        "--groups",
-        str(args.groups),
-        "--steps",
-        str(count),
-        "--threads",
-        str(args.threads),
-    ]
+    options = {"shape": args.shape, "size": args.size, "models": folder, "groups": args.groups, "steps": count}
+    common = [word for name, value in (options | {"threads": args.threads}).items() for word in (f"--{name}", str(value))]
     ours = [sys.executable, str(HERE / "_ours.py"), *common, "--token-budget", str(args.token_budget)]
-    ours += ["--compile"] if args.compile else []
-    workers = {"ours": Worker(ours, args.threads, folder / "ours.log")}
-    if not args.alone:
-        peer = [args.peer_python, str(HERE / "_trl.py"), *common, "--micro-batch", str(args.peer_micro_batch)]
-        peer += ["--checkpointing"] if args.peer_checkpointing else []
-        workers["peer"] = Worker(peer, args.threads, folder / "peer.log")
+    commands = {"ours": ours + (["--compile"] if args.compile else [])}
+    for peer in args.peers:
+        commands[peer] = [args.peer_python, str(HERE / "_trl.py"), "--peer", peer, *common]
+        commands[peer] += ["--checkpointing"] if args.peer_checkpointing else []
+        commands[peer] += ["--micro-batch", str(args.peer_micro_batch)] if peer == "plain" else []
+    workers = {name: Worker(command, args.threads, folder / f"{name}.log") for name, command in commands.items()}
     steps: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
     try:
+        differences = agreement({name: worker.step() for name, worker in workers.items()})
         for i in range(count):
             for name, worker in workers.items():
                 values = worker.step()
@@ -124,12 +116,37 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, 
     finally:
         for worker in workers.values():
             worker.close()
-    return steps
+    return steps, differences
+
+
+def agreement(numbers: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Largest differences of each peer's log-probabilities and rewards from ours.
+
+    Raises:
+        RuntimeError: if one is too large for a comparison to mean anything.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for peer, values in numbers.items():
+        if peer == "ours":
+            continue
+        found[peer] = {}
+        for name in ("logprobs", "rewards"):
+            pairs = zip(flat(values[name]), flat(numbers["ours"][name]), strict=True)
+            found[peer][name] = max((abs(theirs - own) for theirs, own in pairs), key=lambda off: (off != off, off))
+        off = max(found[peer].values())
+        if values["exact"] and numbers["ours"]["exact"] and not off < AGREE:
+            raise RuntimeError(f"{peer} and ours differ by {off:.2g} nats on the same rows: {found[peer]}")
+    return found
+
+
+def flat(values: Any) -> list[float]:
+    """Numbers of nested lists."""
+    return [number for value in values for number in flat(value)] if isinstance(values, list) else [values]
 
 
 def table(result: dict[str, Any]) -> str:
     """The result for people."""
-    sides = [side for side in ("ours", "peer") if side in result]
+    sides = [side for side in ("ours", *_shapes.PEERS) if side in result]
     lines = [f"| {result['shape']} | " + " | ".join(sides) + " |", "|---|" + "---|" * len(sides)]
 
     def row(name: str, cells: list[str]) -> None:
@@ -152,9 +169,9 @@ def table(result: dict[str, Any]) -> str:
         seconds = result["ours"]["seconds"] if part == "step" else result["ours"]["parts"][part]
         cells = [f"{count['plain_tokens']:,.0f}", f"{count['tokens']:,.0f}", f"{count['flops'] / 1e9:,.0f}"]
         row(part, [*cells, f"{count['floor']:.2f}", f"{seconds:.2f}"])
-    if "ratio_time" in result:
-        times = f"1/{result['ratio_time']:.1f} of the peer's (processor time 1/{result['ratio_cpu_time']:.1f})"
-        lines.append(f"\ntime: {times}, memory: 1/{result['ratio_memory']:.1f}")
+    for peer, ratio in result["ratios"].items():
+        times = f"1/{ratio['time']:.2f} of {peer} TRL's (processor time 1/{ratio['cpu_time']:.2f})"
+        lines.append(f"\ntime: {times}, memory: 1/{ratio['memory']:.2f}; largest difference {result['agreement'][peer]}")
     return "\n".join(lines)
 
 
@@ -164,10 +181,10 @@ def main() -> None:
     parser.add_argument("--shape", choices=_shapes.SHAPES, required=True)
     parser.add_argument("--size", choices=_shapes.SIZES, default="small", help="of the models")
     parser.add_argument("--json", type=Path, help="where to write the result")
-    parser.add_argument("--alone", action="store_true", help="our side only")
+    parser.add_argument("--peers", nargs="*", choices=_shapes.PEERS, default=list(_shapes.PEERS), help="none: our side alone")
     parser.add_argument("--peer-python", default=str(PEER_PYTHON), help="of an environment made from requirements-trl.txt")
-    parser.add_argument("--peer-micro-batch", type=int, default=0, help="rows of one pass of the peer; 0: all at once")
-    parser.add_argument("--peer-checkpointing", action="store_true", help="gradient checkpointing in the peer (its default)")
+    parser.add_argument("--peer-micro-batch", type=int, default=0, help="rows of one pass of plain TRL; 0: all at once")
+    parser.add_argument("--peer-checkpointing", action="store_true", help="gradient checkpointing in TRL (its default)")
     parser.add_argument("--groups", type=int, default=2, help="groups a step")
     parser.add_argument("--rounds", type=int, default=3, help="counted steps of each side")
     parser.add_argument("--warmup", type=int, default=1, help="steps of each side that are not counted")
@@ -175,11 +192,11 @@ def main() -> None:
     parser.add_argument("--token-budget", type=int, default=16384, help="SwirlModule.token_budget")
     parser.add_argument("--compile", action="store_true", help="world_model.compile on our side")
     args = parser.parse_args()
-    if not args.alone and not Path(args.peer_python).is_file():
+    if args.peers and not Path(args.peer_python).is_file():
         made = f"python -m venv {PEER_PYTHON.parent.parent} && {PEER_PYTHON.parent}/pip install -r {HERE}/requirements-trl.txt"
-        parser.error(f"there is no {args.peer_python}, which runs TRL: make it ({made}), or measure our side --alone")
+        parser.error(f"there is no {args.peer_python}, which runs TRL: make it ({made}), or measure our side alone: --peers")
     with tempfile.TemporaryDirectory() as folder:
-        steps = measure(args, Path(folder))
+        steps, differences = measure(args, Path(folder))
     shape = _shapes.SHAPES[args.shape]
     size = _shapes.SIZES[args.size]
     plain, shared = (_shapes.counted(replace(shape, pairs=args.groups), shared=flag, size=size) for flag in (False, True))
@@ -209,10 +226,11 @@ def main() -> None:
         "compile": args.compile,
         "peer_options": {"micro_batch": args.peer_micro_batch, "checkpointing": args.peer_checkpointing},
     } | {side: summary(made) for side, made in steps.items()}
-    if "peer" in result:
-        result["ratio_time"] = result["peer"]["seconds"] / result["ours"]["seconds"]
-        result["ratio_cpu_time"] = result["peer"]["cpu_seconds"] / result["ours"]["cpu_seconds"]
-        result["ratio_memory"] = result["peer"]["peak_bytes"] / result["ours"]["peak_bytes"]
+    keys = {"time": "seconds", "cpu_time": "cpu_seconds", "memory": "peak_bytes"}
+    result["ratios"] = {
+        peer: {name: result[peer][key] / result["ours"][key] for name, key in keys.items()} for peer in args.peers
+    }
+    result["agreement"] = differences
     print(table(result))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

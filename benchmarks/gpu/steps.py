@@ -24,7 +24,10 @@ def measure(place: Path, tiny: bool) -> list[dict[str, Any]]:
             file = place / f"{size}-{shape}.json"
             if not file.is_file():
                 arguments = ["--size", size, "--shape", shape, "--groups", str(GROUPS), "--rounds", "3", "--json", str(file)]
-                arguments += ["--peer-micro-batch", "16", "--peer-checkpointing"] if PEER.is_file() else ["--alone"]
+                arguments += [
+                    "--peers",
+                    *(("plain", "--peer-micro-batch", "16", "--peer-checkpointing") if PEER.is_file() else ()),
+                ]
                 command([sys.executable, "benchmarks/swirl_step.py", *arguments], minutes=4)
             results.append(json.loads(file.read_text(encoding="utf-8")))
     return results
@@ -47,7 +50,7 @@ def table(results: list[dict[str, Any]]) -> str:
     """Seconds and memory of both sides."""
     lines = ["| size | shape | ours, s | TRL, s | time | GPU memory, ours | TRL |", "|---|---|---|---|---|---|---|"]
     for result in results:
-        ours, peer = result["ours"], result.get("peer")
+        ours, peer = result["ours"], result.get("plain")
         seconds = [f"{ours['seconds']:.2f}", f"{peer['seconds']:.2f}" if peer else "not installed"]
         ratio = f"{peer['seconds'] / ours['seconds']:.1f}x" if peer else ""
         memory = [f"{side['peak_gpu_bytes'] / 1e9:.1f} GB" if side else "" for side in (ours, peer)]
