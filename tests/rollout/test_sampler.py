@@ -104,6 +104,13 @@ def test_draws_follow_the_distribution_inside_the_cut():
     torch.testing.assert_close(logprobs, torch.log_softmax(logits[0] / 0.8, dim=-1)[tokens])
 
 
+def test_the_ends_of_the_noise_draw_tokens_that_have_mass():
+    logits = torch.tensor([[-40.0, 1.0, 0.0, -torch.inf], [-torch.inf, 0.3, 0.1, 0.7]]).repeat(2, 1)
+    noise = torch.tensor([0.0, 0.0, 1 - 2**-53, 1 - 2**-53], dtype=torch.float64)
+    for params, drawn in ((SamplingParams(1), [0, 1, 2, 3]), (SamplingParams(1, top_k=1), [1, 3, 1, 3])):
+        assert next_tokens(logits, noise, params)[0].tolist() == drawn
+
+
 @pytest.mark.parametrize(
     ("params", "kept"),
     [

@@ -97,3 +97,19 @@ def test_constrained_rollouts_are_scored_as_they_were_drawn(world_model, constra
         for k in range(4):
             ids = drawn.completion_ids(i, k)
             assert all(bool(constraint.allowed(ids[:n])[token]) for n, token in enumerate(ids))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_reference_is_the_policy_until_an_optimizer_moves_it(world_model, fused):
+    pair, role = copy.deepcopy(world_model), Role.IDM
+    assert not pair.is_reference(role)
+    pair.snapshot(role)
+    assert pair.is_reference(role)
+    assert pair.is_reference(Role.FWM) == (pair.config.storage == "shared")
+    parameters = pair.role_parameters(role)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=fused)
+    with pair.use(role, training=True) as model:
+        CausalScorer()(model, random_groups(2, 3, 12, 6)).logprobs.sum().backward()
+    assert pair.is_reference(role)
+    optimizer.step()
+    assert not pair.is_reference(role)

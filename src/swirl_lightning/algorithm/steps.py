@@ -104,8 +104,7 @@ class PhaseSteps:
             experience = self.collect(role, batch, epoch)
         # 4. GRPO with a KL term to the policy as it stood when the iteration began
         with timed(experience.seconds, "reference"):
-            temperature = settings.sampling.temperature or 1.0
-            reference = self.reference_logprobs(experience, temperature) if settings.grpo.beta > 0 else None
+            reference = self._reference_of(role, experience) if settings.grpo.beta > 0 else None
         sums = experience_values(experience, reference)
         with timed(experience.seconds, "policy"):
             for inner in range(settings.inner_epochs):
@@ -173,6 +172,12 @@ class PhaseSteps:
                 constraint=self.inference.constraints.get(role),
             )
             return loss_values(self._send(parts, model))
+
+    def _reference_of(self, role: Role, experience: Experience) -> Tensor:
+        """Log-probabilities of the members under the reference policy as the policy samples, [B, G, T]."""
+        if self.inference.world_model.is_reference(role):  # what the rollout has computed
+            return experience.rollouts.trajectory.logprobs
+        return self.reference_logprobs(experience, self.roles[role].sampling.temperature or 1.0)
 
     def reference_logprobs(self, experience: Experience, temperature: float) -> Tensor:
         """Log-probabilities of the members under the reference policy, [B, G, T]."""

@@ -49,19 +49,15 @@ def next_tokens(logits: Tensor, noise: Tensor, params: SamplingParams, allowed: 
         tokens = logits.argmax(-1)
         logprobs = torch.log_softmax(logits, dim=-1)
         return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
-    logprobs = torch.log_softmax(logits / params.temperature, dim=-1)
-    kept = _cut(logprobs.exp(), params)
-    cumulative = kept.double().cumsum(-1)  # [N, V]
-    point = noise.to(cumulative.device)[:, None] * cumulative[:, -1:]
+    if params.temperature != 1.0:
+        logits = logits / params.temperature
+    logprobs = torch.log_softmax(logits, dim=-1)
+    cumulative = torch.cumsum(_cut(logprobs.exp(), params), dim=-1, dtype=torch.float64)  # [N, V]
+    whole = cumulative[:, -1:]
+    point = torch.minimum(noise.to(whole.device)[:, None] * whole, torch.nextafter(whole, torch.zeros_like(whole)))
     tokens = torch.searchsorted(cumulative, point, right=True)[:, 0]  # first token whose cumulative mass exceeds it
-    tokens = torch.minimum(tokens, _last_positive(kept))
+    tokens = tokens.clamp(max=logits.shape[-1] - 1)  # numbers that are none are found elsewhere
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
-
-
-def _last_positive(probabilities: Tensor) -> Tensor:
-    """Index of the last token with any mass, [N]: guards against rounding at the upper end."""
-    size = probabilities.shape[-1]
-    return size - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
 
 
 def _cut(probabilities: Tensor, params: SamplingParams) -> Tensor:

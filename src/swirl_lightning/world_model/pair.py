@@ -294,6 +294,15 @@ class WorldModel(nn.Module):
         if self.has_reference and (starts_iteration or self.config.storage != "shared"):
             self.copy(role, REFERENCE)
 
+    @torch.no_grad()
+    def is_reference(self, role: Role) -> bool:
+        """Whether ``role`` computes what the reference does: weight for weight the same, as at an iteration's first step."""
+        if self.sharding is not None:  # nobody has the weights whole
+            return False
+        pairs = zip(self.role_parameters(role), self.role_parameters(REFERENCE), strict=True)
+        ordered = sorted(pairs, key=lambda pair: pair[0].numel())  # one that differs is found in the small ones
+        return all(torch.equal(own.to(kept.dtype), kept) for own, kept in ordered)
+
     def freeze_judge(self) -> None:
         """Makes the judge of the phase that begins what its role is now; a role with weights of its own needs no copy."""
         if JUDGE in self.models:
