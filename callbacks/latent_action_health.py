@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from swirl_lightning.algorithm.module import SwirlModule
@@ -65,8 +65,6 @@ class LatentActionHealth(PhaseEnd):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             drop_later(Path(trainer.default_root_dir) / HEALTH, trainer.global_step)
-        if self.language_model is None:
-            rank_zero_info("LatentActionHealth: no perplexity_ratio, since language_model is not given")
         super().on_train_start(trainer, pl_module)
 
     @override

@@ -69,6 +69,11 @@ def test_a_card_without_a_run_or_a_licence(run, tmp_path):
     assert (card.data.base_model, card.data.license) == ("owner/base", None)
     assert "Its card names no licence" in card.text
     assert "None were taken" in card.text
+    config["model"]["world_model"]["base"] = {"hidden_size": 96}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    new = ModelCard.load(write_card(tmp_path, Role.FWM, run))
+    assert 'A new model, {"hidden_size": 96}' in new.text
+    assert "Its card" not in new.text
     (tmp_path / "README.md").write_text("---\n{\n---\nnot a card")
     assert licence_of(str(tmp_path)) is None
 

@@ -66,6 +66,17 @@ def test_a_study_runs_its_cells_and_reports_them(config, tmp_path, monkeypatch):
     assert len(before) == 6
     assert main(["study", "--config", str(file)]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("metrics.jsonl")}
+    whole = str(tmp_path / "study" / "seed-0" / "whole")  # a run that is there gives the SFT models and a row
+    ours = {"warmup": whole, "of": "ours", "methods": [{"name": "ours", "run": whole}], "ablate": {}}
+    again = settings | ours | {"out": str(tmp_path / "again")}
+    file.write_text(yaml.safe_dump(again))
+    assert main(["study", "--config", str(file)]) == 0
+    taken = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert [row["method"] for row in taken["rows"]] == ["sft", "copy", "best-of-2", "ours"]
+    assert taken["costs"]["sft"]["cpu_seconds"] < taken["costs"]["ours"]["cpu_seconds"]
+    file.write_text(yaml.safe_dump(again | {"seeds": [0, 1]}))
+    with pytest.raises(ValueError, match="holds one seed"):
+        main(["study", "--config", str(file)])
 
 
 def test_differences_are_paired_by_seed():

@@ -157,18 +157,26 @@ def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def run_costs(folder: Path) -> dict[str, float]:
+def run_costs(folder: Path, warmup_only: bool = False) -> dict[str, float]:
     """Time, tokens sampled by training up to a run's last evaluation, and the health of its latent actions at the end.
+
+    Args:
+        folder: Run folder.
+        warmup_only: Up to the end of the warm-up.
 
     Returns:
         ``seconds`` and, of the processor, ``cpu_seconds`` (since the start or the last resume), ``generated_tokens``,
         ``code_gap`` and ``unique_share``, where known.
     """
+
+    def counts(record: Mapping[str, Any]) -> bool:
+        return not warmup_only or record["label"] in ("warmup", "start")
+
     costs: dict[str, float] = {}
     for field, name in (("elapsed", "seconds"), ("cpu_seconds", "cpu_seconds"), ("generated_tokens", "generated_tokens")):
-        found = [float(record[field]) for record in records(folder / METRICS) if field in record]
+        found = [float(record[field]) for record in records(folder / METRICS) if field in record and counts(record)]
         costs |= {name: max(found)} if found else {}
-    last = (records(folder / HEALTH) or [{}])[-1]
+    last = ([record for record in records(folder / HEALTH) if counts(record)] or [{}])[-1]
     return costs | {name: float(last[name]) for name in ("code_gap", "unique_share") if name in last}
 
 

@@ -35,7 +35,7 @@ class Method:
         start: ``warmup`` begins from the seed's SFT models; ``scratch`` runs the base configuration from the beginning, with
             ``model.schedule.iterations: 0`` as a supervised baseline of its own; the name of such a method begins from the
             models of its warm-up, which it must export.
-        run: An existing run from scratch that is taken as it is, instead of one of the study's own (single seed).
+        run: An existing run that is taken as it is, instead of one of the study's own (single seed).
         per_iteration: A row after every iteration instead of one after the last.
     """
 
@@ -59,6 +59,7 @@ class Study:
         warmup_overrides: Options of the warm-up runs only.
         overrides: Options of all runs.
         seed_options: Options that are set to the seed.
+        warmup: An existing run whose warm-up made the SFT models, instead of one of the study's own (single seed).
         workers: Runs at a time, each with ``threads`` CPU threads.
         threads: CPU threads per run.
         split: Split that the report is about.
@@ -80,6 +81,7 @@ class Study:
     warmup_overrides: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
     seed_options: list[str] = field(default_factory=lambda: ["seed_everything"])
+    warmup: Path | None = None
     workers: int = 1
     threads: int = 1
     split: str = "test"
@@ -112,8 +114,10 @@ class Study:
                 f"study: method {unknown[0].name!r} starts from {unknown[0].start!r}: give warmup, scratch, or the name of a "
                 "method that starts from scratch"
             )
-        if (taken := [m.name for m in self.methods if m.run is not None]) and len(self.seeds) > 1:
-            raise ValueError(f"study: the run of method {taken[0]!r} holds one seed's models; give one seed")
+        taken = [f"the run of method {m.name!r}" for m in self.methods if m.run is not None]
+        taken += [] if self.warmup is None else [f"warmup {self.warmup}"]
+        if taken and len(self.seeds) > 1:
+            raise ValueError(f"study: {taken[0]} holds one seed's models; give one seed")
         if self.page is not None and not self.page.is_file():
             raise FileNotFoundError(f"study: page {self.page} does not exist; it is edited, not made")
 
@@ -169,8 +173,9 @@ class Study:
 
     def folder(self, seed: int, method: Method | None) -> Path:
         """Run folder of a cell; ``None`` is the warm-up."""
-        if method is not None and method.run is not None:
-            return method.run
+        existing = self.warmup if method is None else method.run
+        if existing is not None:
+            return existing
         return self.out / f"seed-{seed}" / ("warmup" if method is None else method.name)
 
     def _report(self, seconds: float) -> dict[str, Any]:
@@ -182,7 +187,8 @@ class Study:
                 folder = self.folder(seed, method)
                 for row, measures in self._cell_rows(folder, method).items():
                     collected.setdefault(row, {})[seed] = measures
-                costs.setdefault("sft" if method is None else method.name, []).append(run_costs(folder))
+                cost = run_costs(folder, warmup_only=method is None)
+                costs.setdefault("sft" if method is None else method.name, []).append(cost)
         sft = collected["sft"]
         rows = [
             summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)], self.measure)
@@ -201,20 +207,21 @@ class Study:
         }
 
     def _cell_rows(self, folder: Path, method: Method | None) -> dict[str, Measures]:
-        if method is None:
-            return run_rows(folder, "swirl", self.split)
-        rows = run_rows(folder, method.name, self.split, method.per_iteration)
+        name = "swirl" if method is None else method.name
+        rows = run_rows(folder, name, self.split, method is not None and method.per_iteration)
         phases = {name: row for name, row in rows.items() if name not in ("sft", "copy") and not name.startswith("best-of-")}
+        if method is None:
+            return {name: row for name, row in rows.items() if name not in phases}
         if method.start != "scratch":  # what it started from is another row
             return phases
         return {f"{method.name}, warm-up" if phases else method.name: rows["sft"], **phases}
 
     def _cell(self, seed: int, method: Method | None, bar: Any) -> None:
-        folder = self.folder(seed, method)
+        folder, existing = self.folder(seed, method), self.warmup if method is None else method.run
         options = self._options(seed, method)
         done = folder / "done.json"
         wanted = json.loads(json.dumps(options, default=str))
-        if (method is not None and method.run is not None) or (done.is_file() and json.loads(done.read_text()) == wanted):
+        if existing is not None or (done.is_file() and json.loads(done.read_text()) == wanted):
             bar.update(1)
             return
         command = [sys.executable, "-m", "swirl_lightning", "fit", "--config", str(self.base)]

@@ -28,7 +28,7 @@ This is {about}. It was trained with SWIRL ([arXiv:2602.06130](https://arxiv.org
 
 ## Trained from
 
-{base}. {licence}
+{base}
 
 ## Trained on
 
@@ -73,13 +73,15 @@ def write_card(folder: Path, role: Role, run_dir: Path) -> Path:
     )
     named = ("warmup", "warmup_until", "warmup_idm_weight", "state_only_weight", "schedule", "guard", role.value)
     recipe = {name: model[name] for name in (*named, "warmup_optimizer", f"{role.value}_optimizer") if name in model}
-    trained_from = f"A new model, {json.dumps(base)}" if isinstance(base, Mapping) else f"`{base}`"
+    if isinstance(base, Mapping):
+        trained_from = f"A new model, {json.dumps(base)}. No weights of others are in it: its licence is yours to choose."
+    else:
+        trained_from = f"`{base}`. " + (f"Its licence: {licence}." if licence else "Its card names no licence.")
     text = _TEXT.format(
         title=f"{role.value.upper()} of {run_dir.resolve().name}",
         about=_ABOUT[role],
         version=version("swirl-lightning"),
         base=trained_from,
-        licence=f"Its licence: {licence}." if licence else "Its card names no licence.",
         data=_as_yaml(config.get("data", {})),
         recipe=_as_yaml({"storage": models.get("storage"), **recipe}),
         measures=_measures(run_dir / METRICS, role),
