@@ -2,7 +2,7 @@
 
     python studies/regime_map.py --out runs/regime
 
-Every cell is a study of its own: finished SFT, a warm-up with state-only pairs, pseudo-labels from it, the recommended recipe.
+Every cell is a study of its own: finished SFT, pseudo-labels and the recommended recipe from there.
 Finished runs are not run again. Writes ``regime.json`` and ``regime.png``.
 """
 
@@ -15,15 +15,9 @@ from typing import Any
 
 from swirl_lightning.commands.study import Method, Study
 
-METHODS = [
-    Method("recommended", start="scratch"),
-    Method(
-        "pseudo-labels",
-        {"model.schedule.order": ["pseudo"], "model.schedule.iterations": 4, "model.guard": None},
-        start="recommended",
-    ),
-]
-SHOWN = ["sft", "recommended, warm-up", "pseudo-labels", "recommended"]
+PASSES = {"model.schedule.order": ["pseudo"], "model.schedule.iterations": 6, "model.guard": None}
+METHODS = [Method("pseudo-labels", PASSES), Method("recommended")]
+SHOWN = ["sft", "pseudo-labels", "recommended"]
 CALLBACKS = [
     {"class_path": "swirl_lightning.callbacks.BenchmarkEvaluation", "init_args": {"splits": ["test"]}},
     {"class_path": "swirl_lightning.callbacks.ExportModels"},
@@ -44,7 +38,6 @@ def run_cell(labels: int, pairs: int, args: argparse.Namespace) -> list[dict[str
             "data.init_args.max_unlabelled": pairs,
             "trainer.callbacks": CALLBACKS,
         },
-        warmup_overrides={"model.state_only_weight": 0.0},
         title=f"{labels} labels, {pairs} state-only pairs",
     )
     found = {row["method"]: row for row in study.run()["rows"]}
@@ -64,7 +57,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for column, pairs in enumerate(amounts):
         for line, role in enumerate(("fwm", "idm")):
             axis = axes[line][column]
-            for method, marker in zip(SHOWN, "osv^", strict=True):
+            for method, marker in zip(SHOWN, "osv", strict=True):
                 points = [(r["labels"], r[role]) for r in rows if (r["pairs"], r["method"]) == (pairs, method)]
                 axis.plot(*zip(*points, strict=True), marker=marker, label=method, alpha=0.8)
             axis.set_title(f"{role.upper()}, {pairs:,} state-only pairs")
@@ -82,8 +75,8 @@ def main() -> None:
     """Run all cells and draw them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/regime"))
-    parser.add_argument("--labels", type=int, nargs="+", default=[30, 60, 100, 200, 400])
-    parser.add_argument("--pairs", type=int, nargs="+", default=[640, 4080])
+    parser.add_argument("--labels", type=int, nargs="+", default=[60, 100, 200, 400])
+    parser.add_argument("--pairs", type=int, nargs="+", default=[640, 8360])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
