@@ -126,8 +126,12 @@ def forward(prompt: int, members: int, tail: int, scored: int, size: Size = SMAL
     return Count(tokens, 2 * (size.layers * (tokens * layer + 2 * keys * size.width) + scored * size.width * size.vocab))
 
 
-def counted(shape: Shape, *, shared: bool, size: Size = SMALL) -> dict[str, Count]:
-    """One step by part: with shared prompts as they must be computed, or one row a member as they usually are."""
+def counted(shape: Shape, *, shared: bool, size: Size = SMALL, token_budget: int = 16384) -> dict[str, Count]:
+    """One step by part: with shared prompts as they must be computed, or one row a member as they usually are.
+
+    Shared, the policy's pass goes on from the prompts that the rollout has computed, where the step fits into the budget (each
+    member computes the prompt's last token again), and the judge of Phase I from the states that it drew the actions for.
+    """
     rows, members = (1, shape.group) if shared else (shape.group, 1)
 
     def scaled(count: Count, factor: int) -> Count:
@@ -144,6 +148,11 @@ def counted(shape: Shape, *, shared: bool, size: Size = SMALL) -> dict[str, Coun
         "reference": policy,
         "policy": scaled(policy, 3),
     }
+    if shared and shape.pairs * (shape.prompt + members * completion) <= token_budget:
+        again = scaled(forward(shape.prompt - 1, 0, 0, 0, size), -1)
+        parts["policy"] = scaled(forward(shape.prompt - 1, members, 1 + completion, members * completion, size), 3) + again
+    if shared and shape.phase == "fwm":
+        parts["reward"] += scaled(forward(shape.state, 0, 0, 0, size), -1)
     return {name: scaled(count, rows * shape.pairs) for name, count in parts.items()}
 
 

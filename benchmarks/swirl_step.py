@@ -199,7 +199,8 @@ def main() -> None:
         steps, differences = measure(args, Path(folder))
     shape = _shapes.SHAPES[args.shape]
     size = _shapes.SIZES[args.size]
-    plain, shared = (_shapes.counted(replace(shape, pairs=args.groups), shared=flag, size=size) for flag in (False, True))
+    made = {"size": size, "token_budget": args.token_budget}
+    plain, shared = (_shapes.counted(replace(shape, pairs=args.groups), shared=flag, **made) for flag in (False, True))
     rate = steps["ours"][0]["flops_per_second"]
     counts = {
         name: {

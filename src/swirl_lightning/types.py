@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -161,6 +161,22 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefixes:
+    """What a model has computed of B prompts, for passes over what follows them. P tokens in the longest."""
+
+    prompts: tuple[tuple[int, ...], ...]  # B token-id tuples
+    values: Mapping[int, tuple[Tensor, Tensor]]  # per layer keys and values, [B, kv_heads, P, head_dim]
+
+    def take(self, chosen: Sequence[int]) -> Prefixes:
+        """Those of some prompts, in the order given."""
+        if list(chosen) == list(range(len(self.prompts))):
+            return self
+        index = torch.tensor(list(chosen), device=next(iter(self.values.values()))[0].device)
+        values = {layer: (k.index_select(0, index), v.index_select(0, index)) for layer, (k, v) in self.values.items()}
+        return Prefixes(tuple(self.prompts[i] for i in chosen), values)
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """A group of completions for every prompt of a batch. B prompts, G members, T sampled tokens at most."""
 
@@ -169,6 +185,7 @@ class Trajectory:
     mask: Tensor  # bool [B, G, T], True on sampled tokens, the stop token included
     logprobs: Tensor  # float32 [B, G, T], of the sampled tokens, 0 where mask is False
     finished: Tensor  # bool [B, G], True where a stop token ended the member
+    prefixes: Prefixes | None = None  # of the prompts, where they were to be kept
 
     @property
     def lengths(self) -> Tensor:

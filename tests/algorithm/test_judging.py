@@ -27,7 +27,7 @@ def judgement(monkeypatch, judged=JUDGED, skip_nonfinite=False, **settings):
     drawn = Trajectory(((1,), (2,)), tokens, tokens > 0, -tokens.float(), FINISHED)
     pairs = (UnlabelledPair("a", "b"), UnlabelledPair("c", "d"))
     rollouts = Rollouts(Role.IDM, pairs, None, (("z",) * 4, ("w",) * 4), drawn, (), None, 0)
-    inference = SimpleNamespace(score_rows=lambda role, rows: given, codec=None)
+    inference = SimpleNamespace(score_rows=lambda role, rows, prefixes: given, codec=None)
     return judge(inference, rollouts, RoleSettings(**settings), 0, skip_nonfinite=skip_nonfinite)
 
 

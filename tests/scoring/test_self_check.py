@@ -56,7 +56,8 @@ def test_a_broken_shortcut_takes_the_next_rung(monkeypatch, caplog, part):
         )
     else:
         monkeypatch.setattr(
-            "swirl_lightning.scoring.passes.tail_layout", lambda *args: attention.tail_layout(*args[:1], args[1][::-1], args[2])
+            "swirl_lightning.scoring.passes.tail_layout",
+            lambda kept, sizes, lengths, device: attention.tail_layout(kept, sizes, [lengths[0][::-1]], device),
         )
     model = build("llama")
     assert scoring_path(model) is ScoringPath.PLAIN

@@ -5,7 +5,7 @@ B pairs, G members of a group, T sampled tokens at most.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -69,6 +69,11 @@ class Experience:
     advantages: Tensor  # float32 [B, G], 0 for members left out
     zero_spread: Tensor  # bool [B], True where all members of a group were rewarded alike
     seconds: dict[str, float] = field(default_factory=dict)  # wall time per part
+
+    def forgetting(self) -> Experience:
+        """The same without what the policy has computed of its prompts, which its step makes outdated."""
+        trajectory = replace(self.rollouts.trajectory, prefixes=None)
+        return replace(self, rollouts=replace(self.rollouts, trajectory=trajectory))
 
     @property
     def trained(self) -> Tensor:

@@ -23,7 +23,7 @@ from swirl_lightning.algorithm.objectives.grpo import group_advantages
 from swirl_lightning.algorithm.phase_log import timed
 from swirl_lightning.algorithm.rewards import Member, Members, combine, least
 from swirl_lightning.algorithm.settings import RoleSettings
-from swirl_lightning.types import Role, ScoredRow, Trajectory, UnlabelledPair
+from swirl_lightning.types import Prefixes, Role, ScoredRow, Trajectory, UnlabelledPair
 from swirl_lightning.world_model.inference import Inference, pair_seed
 
 _OTHER_MODEL = 0.5  # nats a token between engine and policy; bfloat16 against float32 makes a few hundredths
@@ -38,6 +38,7 @@ def collect(
     seed: int,
     epoch: int = 0,
     skip_nonfinite: bool = False,
+    trains: bool = False,
 ) -> Experience:
     """Rolls out the policy and scores it.
 
@@ -52,6 +53,7 @@ def collect(
         seed: of the run; what is drawn for a pair depends on seed, epoch and the pair only.
         epoch: of the run; also chooses the wording where there are several, one for a whole group.
         skip_nonfinite: leave members with a reward that is not finite out instead of raising.
+        trains: whether the policy is going to be trained on its own draws; it keeps what it computes of its prompts for that.
 
     Returns:
         The batch's experience.
@@ -61,33 +63,35 @@ def collect(
     """
     seconds: dict[str, float] = {}
     # 1. in Phase I, an action for each pair: z ~ Q(. | x, y)
-    latent = None
+    latent, known = None, None
     if role is Role.FWM:
         with timed(seconds, "label"):
-            latent = infer_latents(inference, pairs, seed, epoch)
+            latent, known = infer_latents(inference, pairs, seed, epoch)
     # 2. a group for each pair: next states y_k ~ P(. | x, z) in Phase I, actions z_k ~ Q(. | x, y) in Phase II
     with timed(seconds, "rollout"):
-        rollouts = roll_out(inference, role, pairs, latent, settings.group_size, seed, epoch)
+        rollouts = roll_out(inference, role, pairs, latent, settings.group_size, seed, epoch, trains=trains)
     with timed(seconds, "old"):
         rollouts = _scored_again(inference, rollouts)
         if settings.anchored:
             rollouts = with_anchor(inference, rollouts)
     # 3. rewards of the frozen opposite model: log Q(z | x, y_k) in Phase I, log P(y | x, z_k) in Phase II
     with timed(seconds, "reward"):
-        judgement = judge(inference, rollouts, settings, epoch, skip_nonfinite=skip_nonfinite)
+        judgement = judge(inference, rollouts, settings, epoch, skip_nonfinite=skip_nonfinite, known=known)
         counted = ~judgement.skipped
         advantages, zero_spread = group_advantages(judgement.rewards, counted=counted, normalise=settings.advantage)
     return Experience(rollouts, judgement, advantages, zero_spread, seconds)
 
 
-def infer_latents(inference: Inference, pairs: Sequence[UnlabelledPair], seed: int, epoch: int) -> LatentActions:
-    """Line 1 of Phase I: latent actions ``z ~ Q(.|x,y)``."""
+def infer_latents(
+    inference: Inference, pairs: Sequence[UnlabelledPair], seed: int, epoch: int
+) -> tuple[LatentActions, Prefixes | None]:
+    """Line 1 of Phase I: latent actions ``z ~ Q(.|x,y)``, and what the IDM has computed of ``(x, y)``."""
     builder = inference.prompts
     prompts = [builder.idm_prompt(pair, wording=builder.wording_of(pair, Role.IDM, epoch)).ids for pair in pairs]
     seeds = [pair_seed(seed, pair, "latent", epoch) for pair in pairs]
-    drawn = inference.rollout(Role.IDM, prompts, 1, seeds=seeds)
+    drawn = inference.rollout(Role.IDM, prompts, 1, seeds=seeds, keep="values")
     actions = tuple(str(members[0]) for members in inference.decode(Role.IDM, drawn))
-    return LatentActions(actions, drawn.logprobs.sum((1, 2)), int(drawn.mask.sum()))
+    return LatentActions(actions, drawn.logprobs.sum((1, 2)), int(drawn.mask.sum())), drawn.prefixes
 
 
 def roll_out(
@@ -98,6 +102,8 @@ def roll_out(
     group_size: int,
     seed: int,
     epoch: int,
+    *,
+    trains: bool = False,
 ) -> Rollouts:
     """Line 2: a group of completions for each pair; those of the FWM follow the latent actions."""
     builder = inference.prompts
@@ -107,7 +113,10 @@ def roll_out(
     else:
         prompts = [builder.fwm_prompt(pair, z, w) for pair, z, w in zip(pairs, latent.actions, wordings, strict=True)]
     seeds = [pair_seed(seed, pair, role, epoch) for pair in pairs]
-    trajectory = inference.rollout(role, [prompt.ids for prompt in prompts], group_size, seeds=seeds)
+    ids = [prompt.ids for prompt in prompts]
+    tokens = sum(map(len, ids)) + len(ids) * group_size * inference.sampling[role].max_new_tokens
+    one_pass = trains and tokens <= inference.scorer.token_budget and inference.world_model.trains_as_it_samples(role)
+    trajectory = inference.rollout(role, ids, group_size, seeds=seeds, keep="gradients" if one_pass else "nothing")
     return Rollouts(
         role=role,
         pairs=tuple(pairs),
@@ -121,11 +130,17 @@ def roll_out(
 
 
 def judge(
-    inference: Inference, rollouts: Rollouts, settings: RoleSettings, epoch: int, *, skip_nonfinite: bool = False
+    inference: Inference,
+    rollouts: Rollouts,
+    settings: RoleSettings,
+    epoch: int,
+    *,
+    skip_nonfinite: bool = False,
+    known: Prefixes | None = None,
 ) -> Judgement:
     """Line 3: how likely the frozen opposite model finds the latent action (Phase I) or the observed next state (Phase II).
 
-    That is the paper's reward; ``settings.rewards`` may name other parts.
+    That is the paper's reward; ``settings.rewards`` may name other parts. The judge goes on from ``known`` prompts.
 
     Raises:
         NonFiniteRewardError: if a reward is not finite and ``skip_nonfinite`` is off.
@@ -135,7 +150,7 @@ def judge(
         role,
         _members(rollouts),
         inference.codec,
-        lambda: inference.score_rows(role.opposite, _judge_rows(inference, rollouts, epoch)),
+        lambda: inference.score_rows(role.opposite, _judge_rows(inference, rollouts, epoch), known),
     )
     flat, parts = combine(settings.reward_parts, members)
     device = rollouts.trajectory.logprobs.device

@@ -101,7 +101,7 @@ class PhaseSteps:
         """
         settings, world_model = self.roles[role], self.inference.world_model
         with world_model.judging(role.opposite):  # 1. to 3.: latent actions, rollouts, rewards
-            experience = self.collect(role, batch, epoch)
+            experience = self.collect(role, batch, epoch, trains=True)
         # 4. GRPO with a KL term to the policy as it stood when the iteration began
         with timed(experience.seconds, "reference"):
             reference = self._reference_of(role, experience) if settings.grpo.beta > 0 else None
@@ -111,12 +111,20 @@ class PhaseSteps:
                 sums |= self._grpo(role, experience, reference, on_policy=inner == 0)
                 sums |= self.beyond_the_paper(role, experience, batch, epoch)
                 self.optimise(inner + 1 == settings.inner_epochs)
-        return experience, sums | times(experience.seconds)
+        return experience.forgetting(), sums | times(experience.seconds)
 
-    def collect(self, role: Role, batch: Batch, epoch: int) -> Experience:
+    def collect(self, role: Role, batch: Batch, epoch: int, *, trains: bool = False) -> Experience:
         """Rollouts of a policy and what they are worth; see :func:`swirl_lightning.algorithm.rollouts.collect`."""
-        settings, seed, skip = self.roles[role], self.seed, self.skip_nonfinite
-        return collect(self.inference, role, batch.unlabelled, settings, seed=seed, epoch=epoch, skip_nonfinite=skip)
+        return collect(
+            self.inference,
+            role,
+            batch.unlabelled,
+            self.roles[role],
+            seed=self.seed,
+            epoch=epoch,
+            skip_nonfinite=self.skip_nonfinite,
+            trains=trains,
+        )
 
     def pseudo(self, batch: Batch, epoch: int) -> dict[str, float]:
         """The baseline: supervised training of the FWM on actions that the IDM infers, and on labelled transitions if any.
@@ -294,13 +302,16 @@ def policy_parts(
     trajectory, importance, temperature = rollouts.trajectory, rollouts.importance, settings.sampling.temperature or 1.0
     chosen = trained_groups(experience, settings)
     rows = [(b, k) for b in chosen for k in range(len(rollouts.rows[b]))]
-    for batch in in_step(scorer.micro_batches([rollouts.rows[b] for b in chosen]), model):
+    batches = list(scorer.micro_batches([rollouts.rows[b] for b in chosen]))
+    prefixes = trajectory.prefixes if on_policy and len(batches) == 1 else None  # a graph can be gone back once
+    for batch in in_step(batches, model):
         if batch is None:
             yield _idle(scorer, model)
             continue
         parts = [[rollouts.rows[b][k] for b, k in (rows[n] for n in part)] for part in batch]
         picked = torch.tensor([rows[n] for part in batch for n in part], device=trajectory.mask.device).unbind(1)  # b, k: [n]
-        scores = scorer(model, parts, temperature=temperature, constraint=constraint, entropy=True)  # [n, t]
+        known = None if prefixes is None else prefixes.take([rows[part[0]][0] for part in batch])
+        scores = scorer(model, parts, temperature=temperature, constraint=constraint, entropy=True, prefixes=known)  # [n, t]
         t = scores.logprobs.shape[1]
         mask, sampled = trained[picked][:, :t], trajectory.logprobs[picked][:, :t]  # [n, t]
         result = grpo_loss(

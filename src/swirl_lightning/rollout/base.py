@@ -5,11 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from transformers import PreTrainedModel
 
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.types import SamplingParams, Trajectory
+
+Keep = Literal["nothing", "values", "gradients"]
+"""Of prompts: nothing, their keys and values, or those with the graph that leads back to the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class RolloutRequest:
     sampling: SamplingParams  # temperature 0 is greedy
     stop_ids: Sequence[int]  # tokens that end a completion; they are part of it
     pad_id: int  # fills the right of finished completions
+    keep: Keep = "nothing"  # of what is computed of the prompts, for later passes; an engine need not
     constraint: TokenConstraint | None = None  # which tokens may follow; log-probabilities are renormalised inside it
     progress: Callable[[int], None] | None = None  # called with the number of newly finished members
 

@@ -76,7 +76,7 @@ class SharedDecoder(Decoder):
         assert layout.captured is not None
         between = (min(sizes), max(sizes))
         self.layout = DecodeLayout(layout.captured, self.lengths, between, self.group_size, self.capacity, {})
-        logits: Tensor = out.logits[0]
+        logits: Tensor = out.logits[0].detach()
         return logits
 
     @override

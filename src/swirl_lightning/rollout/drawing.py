@@ -7,7 +7,7 @@ the device. Members that have ended meanwhile draw on, and what they draw is dro
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,9 +17,9 @@ from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.codecs.constraints import mask_for
 from swirl_lightning.distributed.sharding import any_rank, device_of, in_step
 from swirl_lightning.rollout.base import RolloutRequest
-from swirl_lightning.rollout.decoders import DECODERS, Decoder, RolloutPath
+from swirl_lightning.rollout.decoders import DECODERS, Decoder, RolloutPath, SharedDecoder
 from swirl_lightning.rollout.sampling import next_tokens, row_noise
-from swirl_lightning.types import Trajectory
+from swirl_lightning.types import Prefixes, Trajectory
 
 _COMPACT_BELOW = 0.75  # finished members are dropped once fewer than this share of the rows is still running
 _LOOK_EVERY = 8  # tokens between two looks of the host
@@ -44,13 +44,16 @@ def draw(model: PreTrainedModel, request: RolloutRequest, path: RolloutPath, cac
     shape = drawn.completions.shape
     noise = (row_noise(request.seeds, *shape[1:]) if params.temperature > 0 else torch.zeros(shape)).to(device)
     every = look_every(device, request.constraint)
-    for chunk in in_step(_chunks(request, path, cache_tokens), model):
+    chunks, prefixes = _chunks(request, path, cache_tokens), None
+    if path is not RolloutPath.SHARED or len(chunks) != 1:
+        request = replace(request, keep="nothing")
+    for chunk in in_step(chunks, model):
         if chunk is None:
             _idle(make(model, [[request.pad_id]], 1, params.max_new_tokens), params.max_new_tokens, every)
             continue
         decoder = make(model, [prompts[i] for i in chunk], group_size, params.max_new_tokens)
-        _run(decoder, noise, request, chunk, drawn, every)
-    return drawn.trajectory(prompts)
+        prefixes = _run(decoder, noise, request, chunk, drawn, every)
+    return replace(drawn.trajectory(prompts), prefixes=prefixes)
 
 
 def look_every(device: torch.device, constraint: TokenConstraint | None) -> int:
@@ -125,8 +128,10 @@ class _Drawn:
         )
 
 
-def _run(decoder: Decoder, noise: Tensor, request: RolloutRequest, chunk: list[int], out: _Drawn, every: int) -> None:
-    """Generates one chunk of prompts and writes it into ``out``."""
+def _run(
+    decoder: Decoder, noise: Tensor, request: RolloutRequest, chunk: list[int], out: _Drawn, every: int
+) -> Prefixes | None:
+    """Generates one chunk of prompts and writes it into ``out``; returns what is to be kept of them, in the order given."""
     params, constraint = request.sampling, request.constraint
     device, b, g = noise.device, len(chunk), decoder.group_size
     stop = torch.tensor(list(request.stop_ids), dtype=torch.int64, device=device)
@@ -137,7 +142,13 @@ def _run(decoder: Decoder, noise: Tensor, request: RolloutRequest, chunk: list[i
         generated=[[] for _ in range(b * g)],
     )
     told, masks = 0, _Masks(constraint, device)
-    logits = decoder.prefill().repeat_interleave(g, dim=0)  # [B*G, V]
+    with torch.set_grad_enabled(request.keep == "gradients"):
+        logits = decoder.prefill()
+        prefixes = None
+        if request.keep != "nothing" and isinstance(decoder, SharedDecoder):
+            computed = Prefixes(tuple(tuple(prompt) for prompt in decoder.prompts), decoder.layout.prefix)
+            prefixes = computed.take([chunk.index(i) for i in range(len(chunk))])
+    logits = logits.repeat_interleave(g, dim=0)  # [B*G, V]
     for step in range(params.max_new_tokens):
         points = noise[..., step][run.prompt, run.member].reshape(-1)
         flat, scores = next_tokens(logits, points, params, masks.at(run, step, logits.shape[-1]))
@@ -159,6 +170,7 @@ def _run(decoder: Decoder, noise: Tensor, request: RolloutRequest, chunk: list[i
         logits = decoder.decode(tokens, step)
     if request.progress is not None and told < b * g:
         request.progress(b * g - told)
+    return prefixes
 
 
 def _idle(decoder: Decoder, most: int, every: int) -> None:

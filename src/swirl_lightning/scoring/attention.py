@@ -229,10 +229,10 @@ class PackedLayout:
 
 @dataclass
 class TailLayout(PackedLayout):
-    """Members alone in the flat row, on top of one group's prefix that an earlier pass has captured.
+    """Members alone in the flat row, on top of prefixes that an earlier pass has captured.
 
     Attributes:
-        prefix: per layer, keys and values of the prefix, [1, kv_heads, P, head_dim].
+        prefix: per layer, keys and values of B prefixes, [B, kv_heads, P or more, head_dim].
     """
 
     prefix: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -240,30 +240,38 @@ class TailLayout(PackedLayout):
     def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scores: KeyScores) -> Tensor:
         """Attention of the members' flat tokens; see ``PackedLayout.attend``."""
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, d]
-        pk, pv = self.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+        size = self.prefix_index.shape[1]
+        pk, pv = (x[:, :, :size] for x in self.prefix[int(module.layer_idx)])  # type: ignore[arg-type]
         return self._attend_members(q, k, v, pk, pv, scores).index_select(0, self.flat_slot)[None]
 
 
-def tail_layout(prefix: Mapping[int, tuple[Tensor, Tensor]], lengths: Sequence[int], device: torch.device) -> TailLayout:
-    """Layout of a flat row of members.
+def tail_layout(
+    prefix: Mapping[int, tuple[Tensor, Tensor]],
+    prefix_lengths: Sequence[int],
+    member_lengths: Sequence[Sequence[int]],
+    device: torch.device,
+) -> TailLayout:
+    """Layout of a flat row ``[members of 1, members of 2, ...]``.
 
     Args:
-        prefix: what ``PackedLayout.captured`` holds after a pass over one prefix.
-        lengths: member lengths, each at least 1.
+        prefix: what ``PackedLayout.captured`` holds after a pass over B prefixes.
+        prefix_lengths: how many tokens of each the members follow, at least 1.
+        member_lengths: B lists of member lengths, each at least 1.
         device: where the index tensors live.
 
     Returns:
-        The layout of ``sum(lengths)`` flat tokens.
+        The layout of ``sum(member)`` flat tokens.
     """
-    size = next(iter(prefix.values()))[0].shape[2]
-    whole = pack_layout([size], [lengths], device)
+    whole = pack_layout(prefix_lengths, member_lengths, device)
+    before = whole.prefix_mask.sum(1).cumsum(0)  # [B], prefix tokens that do not stand in front of a group's members
+    slots = whole.prefix_mask.numel()
     return TailLayout(
         whole.prefix_lengths,
         whole.prefix_index,
         whole.prefix_mask,
-        (whole.member_index - size).clamp(min=0),  # padding points anywhere
+        (whole.member_index - before[:, None, None]).clamp(min=0),  # padding points anywhere
         whole.member_mask,
-        whole.flat_slot[size:] - size,
+        whole.flat_slot[whole.flat_slot >= slots] - slots,
         prefix=prefix,
     )
 

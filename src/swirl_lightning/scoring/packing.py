@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swirl_lightning.scoring.attention import PackedLayout, pack_layout
-from swirl_lightning.types import ScoredRow
+from swirl_lightning.scoring.attention import PackedLayout, pack_layout, tail_layout
+from swirl_lightning.types import Prefixes, ScoredRow
 
 Group = Sequence[ScoredRow]
 
@@ -36,6 +36,16 @@ def common_prefix(rows: Sequence[tuple[int, ...]]) -> int:
         if a != b:
             return i
     return min(len(low), len(high))
+
+
+def known_of(group: Group, prompt: tuple[int, ...]) -> int:
+    """Number of leading tokens that all rows share with ``prompt`` and that predict nothing that is scored."""
+    return min(common_prefix([prompt, *(row.ids for row in group)]), min(row.start for row in group) - 1)
+
+
+def continues(groups: Sequence[Group], prefixes: Prefixes | None) -> bool:
+    """Whether every group has something in common with its prompt."""
+    return prefixes is not None and all(known_of(*pair) > 0 for pair in zip(groups, prefixes.prompts, strict=True))
 
 
 def tokens_of(group: Group) -> int:
@@ -94,12 +104,13 @@ def split_groups(groups: Sequence[Group], token_budget: int) -> list[list[int]]:
     return parts
 
 
-def pack(groups: Sequence[Group], device: torch.device) -> PackedRows:
+def pack(groups: Sequence[Group], device: torch.device, prefixes: Prefixes | None = None) -> PackedRows:
     """Packs the rows of several groups.
 
     Args:
         groups: rows that share a prefix, group by group; single rows may stand as groups of one.
         device: where the tensors live.
+        prefixes: a prompt a group, computed already: what its rows share with it stays out of the flat row.
 
     Returns:
         The packed rows; row order is that of ``groups``, flattened.
@@ -114,10 +125,11 @@ def pack(groups: Sequence[Group], device: torch.device) -> PackedRows:
     where: dict[tuple[int, tuple[int, ...]], tuple[int, int, int]] = {}  # (group, ids) -> prefix at, length, tail at
     for index, group in _split_unrelated(groups):
         distinct = list(dict.fromkeys(row.ids for row in group))
-        prefix = common_prefix(distinct)
+        prefix = common_prefix(distinct) if prefixes is None else known_of(group, prefixes.prompts[index])
         at = len(ids)
-        ids.extend(distinct[0][:prefix])
-        positions.extend(range(prefix))
+        if prefixes is None:
+            ids.extend(distinct[0][:prefix])
+            positions.extend(range(prefix))
         lengths: list[int] = []
         for row_ids in distinct:
             where[index, row_ids] = (at, prefix, len(ids))
@@ -149,7 +161,11 @@ def pack(groups: Sequence[Group], device: torch.device) -> PackedRows:
     return PackedRows(
         ids=as_tensor([ids]),
         positions=as_tensor([positions]),
-        layout=pack_layout(prefix_lengths, member_lengths, device),
+        layout=(
+            pack_layout(prefix_lengths, member_lengths, device)
+            if prefixes is None
+            else tail_layout(prefixes.values, prefix_lengths, member_lengths, device)
+        ),
         source=as_tensor(source),
         target=as_tensor(target),
         row=as_tensor(row_of),

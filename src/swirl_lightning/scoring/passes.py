@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from swirl_lightning.scoring.attention import inputs_of, pack_layout, tail_layou
 from swirl_lightning.scoring.head import LOGIT_BUDGET, ScoringHead, scoring_through
 from swirl_lightning.scoring.last_layer import last_layer_at
 from swirl_lightning.scoring.packing import Group, PackedRows, cut, in_turns, pack
-from swirl_lightning.types import TokenScores
+from swirl_lightning.types import Prefixes, TokenScores
 
 
 class ScoringPath(enum.StrEnum):
@@ -34,6 +34,7 @@ def score_pass(
     constraint: TokenConstraint | None = None,
     entropy: bool = False,
     logit_budget: int = LOGIT_BUDGET,
+    prefixes: Prefixes | None = None,
 ) -> TokenScores:
     """Scores the tails of all rows in one forward pass, with gradients where they are enabled.
 
@@ -45,13 +46,14 @@ def score_pass(
         constraint: tokens that may follow.
         entropy: also return entropies (zeros otherwise).
         logit_budget: positions x vocabulary that may exist at once.
+        prefixes: a prompt a group that the model has computed already; with the shared path only.
 
     Returns:
         Scores of the flattened rows, in the order given.
     """
     if path is ScoringPath.PLAIN:
         groups = [[row] for group in groups for row in group]
-    packed = pack(groups, device_of(model))
+    packed = pack(groups, device_of(model), prefixes)
     head = ScoringHead(packed, temperature=temperature, constraint=constraint, entropy=entropy, logit_budget=logit_budget)
     if path is ScoringPath.SHARED:
         _shared_forward(model, packed, head)
@@ -69,24 +71,31 @@ def score_in_turns(
     temperature: float = 1.0,
     constraint: TokenConstraint | None = None,
     logit_budget: int = LOGIT_BUDGET,
+    prefixes: Prefixes | None = None,
 ) -> TokenScores:
-    """Scores a large group without gradients: its prefix in one pass, then ``turn`` member tokens at a time on top of it."""
-    packed = pack([group], device_of(model))
+    """Scores a large group without gradients: its prefix in one pass, then ``turn`` member tokens at a time on top of it.
+
+    With ``prefixes``, the prompt of the group that the model has computed already, there are member tokens only.
+    """
+    packed = pack([group], device_of(model), prefixes)
     lengths: list[int] = packed.layout.member_mask.sum(-1)[0].tolist()
-    size = int(packed.layout.prefix_mask.sum())
+    (size,) = packed.layout.prefix_lengths
 
     def run(part: PackedRows) -> Tensor:
         head = ScoringHead(part, temperature=temperature, constraint=constraint, entropy=False, logit_budget=logit_budget)
         _shared_forward(model, part, head)
         return _unpack(part, head).logprobs
 
-    prefix = cut(packed, 0, size, pack_layout([size], [[]], packed.ids.device, capture=True))
-    logprobs, captured = run(prefix), prefix.layout.captured
+    captured: Mapping[int, tuple[Tensor, Tensor]] | None
+    if prefixes is None:
+        prefix = cut(packed, 0, size, pack_layout([size], [[]], packed.ids.device, capture=True))
+        logprobs, captured, at = run(prefix), prefix.layout.captured, size
+    else:
+        logprobs, captured, at = torch.zeros(packed.mask.shape, device=packed.mask.device), prefixes.values, 0
     assert captured is not None
-    at = size
     for chunk in in_turns(lengths, turn):
         end = at + sum(chunk)
-        logprobs += run(cut(packed, at, end, tail_layout(captured, chunk, packed.ids.device)))
+        logprobs += run(cut(packed, at, end, tail_layout(captured, [size], [chunk], packed.ids.device)))
         at = end
     return TokenScores(logprobs, packed.mask, torch.zeros_like(logprobs))
 

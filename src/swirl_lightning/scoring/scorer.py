@@ -12,10 +12,10 @@ from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.distributed.sharding import device_of, in_step, is_sharded
 from swirl_lightning.scoring.attention import ATTENTION_NAME
 from swirl_lightning.scoring.head import LOGIT_BUDGET
-from swirl_lightning.scoring.packing import Group, common_prefix, micro_batches, split_groups, tokens_of
+from swirl_lightning.scoring.packing import Group, common_prefix, continues, micro_batches, split_groups, tokens_of
 from swirl_lightning.scoring.passes import ScoringPath, score_in_turns, score_pass
 from swirl_lightning.scoring.self_check import scoring_path
-from swirl_lightning.types import ScoredRow, TokenScores
+from swirl_lightning.types import Prefixes, ScoredRow, TokenScores
 
 log = logging.getLogger(__name__)
 IDLE = (ScoredRow((0, 0), 1),)  # what a rank without rows puts through a sharded model, to be in step with the others
@@ -55,6 +55,7 @@ class CausalScorer:
         temperature: float = 1.0,
         constraint: TokenConstraint | None = None,
         entropy: bool = False,
+        prefixes: Prefixes | None = None,
     ) -> TokenScores:
         """Scores the tails of all rows in one forward pass, with gradients where they are enabled.
 
@@ -64,18 +65,21 @@ class CausalScorer:
             temperature: divides the logits.
             constraint: tokens that may follow.
             entropy: also return entropies (zeros otherwise).
+            prefixes: a prompt a group that the model has computed already.
 
         Returns:
             Scores of the flattened rows, in the order given.
         """
+        path = self.path or scoring_path(model)
         return score_pass(
             model,
             groups,
-            self.path or scoring_path(model),
+            path,
             temperature=temperature,
             constraint=constraint,
             entropy=entropy,
             logit_budget=self.logit_budget,
+            prefixes=prefixes if path is ScoringPath.SHARED and continues(groups, prefixes) else None,
         )
 
     @torch.no_grad()
@@ -86,8 +90,9 @@ class CausalScorer:
         *,
         temperature: float = 1.0,
         constraint: TokenConstraint | None = None,
+        prefixes: Prefixes | None = None,
     ) -> TokenScores:
-        """Scores without gradients, over as many micro-batches as the token budget asks for.
+        """Scores without gradients, over as many micro-batches as the token budget asks for; arguments as in a call.
 
         Returns:
             Scores of the flattened rows, in the order given.
@@ -95,6 +100,7 @@ class CausalScorer:
         device = device_of(model)
         turn = min(self.token_budget, _TURN.get(device.type, self.token_budget))
         shared = (self.path or scoring_path(model)) is ScoringPath.SHARED and not is_sharded(model)  # turns are passes, too
+        prefixes = prefixes if shared and continues(groups, prefixes) else None
         starts = [0]
         for group in groups:
             starts.append(starts[-1] + len(group))
@@ -106,6 +112,7 @@ class CausalScorer:
                 self(model, [IDLE])
                 continue
             chosen = [groups[i] for i in batch]
+            known = None if prefixes is None else prefixes.take(batch)
             if shared and len(batch) == 1 and tokens_of(chosen[0]) > turn and common_prefix([row.ids for row in chosen[0]]):
                 scores = score_in_turns(
                     model,
@@ -114,9 +121,10 @@ class CausalScorer:
                     temperature=temperature,
                     constraint=constraint,
                     logit_budget=self.logit_budget,
+                    prefixes=known,
                 )
             else:
-                scores = self(model, chosen, temperature=temperature, constraint=constraint)
+                scores = self(model, chosen, temperature=temperature, constraint=constraint, prefixes=known)
             rows = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in batch]).to(device)
             logprobs[rows, : scores.logprobs.shape[1]] = scores.logprobs
             mask[rows, : scores.mask.shape[1]] = scores.mask

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from swirl_lightning.codecs.base import Codec, TokenConstraint
-from swirl_lightning.rollout.base import RolloutEngine, RolloutRequest
+from swirl_lightning.rollout.base import Keep, RolloutEngine, RolloutRequest
 from swirl_lightning.rollout.sampler import TransformersEngine
 from swirl_lightning.scoring.scorer import CausalScorer
 from swirl_lightning.types import (
+    Prefixes,
     Role,
     SamplingParams,
     ScoredRow,
@@ -79,8 +80,9 @@ class Inference:
         seeds: Sequence[int],
         params: SamplingParams | None = None,
         progress: Progress | None = None,
+        keep: Keep = "nothing",
     ) -> Trajectory:
-        """Draws a group of completions for each prompt of a role."""
+        """Draws a group of completions for each prompt of a role; ``keep`` asks for what is computed of the prompts."""
         request = RolloutRequest(
             prompts=prompts,
             seeds=seeds,
@@ -90,8 +92,9 @@ class Inference:
             pad_id=self.codec.pad_id,
             constraint=self.constraints.get(role),
             progress=progress,
+            keep=keep,
         )
-        with self.world_model.use(role) as model:
+        with self.world_model.use(role, gradients=keep == "gradients") as model:
             return self.engine.generate(model, request)
 
     def decode(self, role: Role, trajectory: Trajectory) -> Iterator[tuple[State, ...]]:
@@ -101,11 +104,13 @@ class Inference:
         for i in range(prompts):
             yield tuple(decode(trajectory.completion_ids(i, k)) for k in range(members))
 
-    def score_rows(self, role: Role | str, groups: Sequence[Sequence[ScoredRow]]) -> TokenScores:
+    def score_rows(
+        self, role: Role | str, groups: Sequence[Sequence[ScoredRow]], prefixes: Prefixes | None = None
+    ) -> TokenScores:
         """Log-probabilities of row tails at temperature 1 under a role (or ``reference``), without gradients."""
         constraint = self.constraints.get(role) if isinstance(role, Role) else None
         with self.world_model.use(role) as model:
-            return self.scorer.score(model, groups, constraint=constraint)
+            return self.scorer.score(model, groups, constraint=constraint, prefixes=prefixes)
 
     def infer_actions(
         self,

@@ -209,12 +209,15 @@ class WorldModel(nn.Module):
         return model
 
     @contextmanager
-    def use(self, role: Role | str, *, training: bool = False, exact: bool = False) -> Iterator[PreTrainedModel]:
+    def use(
+        self, role: Role | str, *, training: bool = False, gradients: bool = False, exact: bool = False
+    ) -> Iterator[PreTrainedModel]:
         """The causal LM of a role, in eval mode unless it is being trained, as it computes.
 
         Args:
             role: a role or ``reference``.
             training: train mode (dropout, gradient checkpointing).
+            gradients: let gradients through to the weights in eval mode, too.
             exact: compute with the weights as they are kept, not in ``compute_dtype``; shards are computed with as ever.
 
         Yields:
@@ -226,7 +229,7 @@ class WorldModel(nn.Module):
             yield model
             model.reshard()  # what is left of a pass without gradients: embeddings and head
             return
-        with computing_in(model, torch.float32 if exact else self.compute_dtype, training=training):
+        with computing_in(model, torch.float32 if exact else self.compute_dtype, training=training or gradients):
             yield model
 
     def role_parameters(self, role: Role | str) -> list[nn.Parameter]:
@@ -293,6 +296,16 @@ class WorldModel(nn.Module):
         """
         if self.has_reference and (starts_iteration or self.config.storage != "shared"):
             self.copy(role, REFERENCE)
+
+    def trains_as_it_samples(self, role: Role) -> bool:
+        """Whether train mode computes what eval mode does: no dropout or other noise, nothing recomputed, nothing sharded."""
+        if self.sharding is not None or self.config.gradient_checkpointing:
+            return False
+        model = self.causal_lm(role)
+        noisy = any(
+            "drop" in name or "jitter" in name for name, value in model.config.get_text_config().to_dict().items() if value
+        )
+        return not noisy and not any(isinstance(module, nn.Dropout) and module.p for module in model.modules())
 
     @torch.no_grad()
     def is_reference(self, role: Role) -> bool:
