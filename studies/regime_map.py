@@ -15,7 +15,7 @@ from typing import Any
 
 from swirl_lightning.commands.study import Method, Study
 
-PASSES = {"model.schedule.order": ["pseudo"], "model.schedule.iterations": 6, "model.guard": None}
+PASSES = {"model.schedule.order": ["pseudo"], "model.schedule.iterations": 8, "model.guard": None}
 METHODS = [Method("pseudo-labels", PASSES), Method("recommended")]
 SHOWN = ["sft", "pseudo-labels", "recommended"]
 CALLBACKS = [
