@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -23,7 +24,7 @@ class DecodeLayout:
         step: index of the token that is fed now.
     """
 
-    prefix: dict[int, tuple[Tensor, Tensor]]
+    prefix: Mapping[int, tuple[Tensor, Tensor]]
     prefix_lengths: Tensor
     between: tuple[int, int]
     group_size: int

@@ -14,9 +14,9 @@ from typing_extensions import override
 
 from swirl_lightning.distributed.sharding import device_of
 from swirl_lightning.rollout.decode import DecodeLayout
-from swirl_lightning.scoring.attention import inputs_of, pack_layout
-from swirl_lightning.scoring.last_layer import last_layer_at
+from swirl_lightning.scoring.attention import inputs_of
 from swirl_lightning.scoring.own_forward import head_at
+from swirl_lightning.scoring.passes import prefill
 
 _CACHES = ("past_key_values", "cache_params", "state")  # names under which architectures return and take what they keep
 
@@ -65,19 +65,10 @@ class SharedDecoder(Decoder):
 
     @override
     def prefill(self) -> Tensor:
-        device = device_of(self.model)
+        logits, prefixes = prefill(self.model, self.prompts)
         sizes = [len(prompt) for prompt in self.prompts]
-        layout = pack_layout(sizes, [[]] * len(sizes), device, capture=True)
-        ids = torch.tensor([[token for prompt in self.prompts for token in prompt]], device=device)
-        positions = torch.cat([torch.arange(n) for n in sizes])[None].to(device)
-        last = self.lengths.cumsum(0) - 1
-        with last_layer_at(self.model, layout, last), head_at(self.model, lambda hidden: hidden[:, last]):
-            out = self.model(input_ids=ids, position_ids=positions, use_cache=False, **inputs_of(layout, device))
-        assert layout.captured is not None
-        between = (min(sizes), max(sizes))
-        self.layout = DecodeLayout(layout.captured, self.lengths, between, self.group_size, self.capacity, {})
-        logits: Tensor = out.logits[0].detach()
-        return logits
+        self.layout = DecodeLayout(prefixes.values, self.lengths, (min(sizes), max(sizes)), self.group_size, self.capacity, {})
+        return logits.detach()
 
     @override
     def decode(self, tokens: Tensor, step: int) -> Tensor:

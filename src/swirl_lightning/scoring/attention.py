@@ -264,14 +264,18 @@ def tail_layout(
     """
     whole = pack_layout(prefix_lengths, member_lengths, device)
     before = whole.prefix_mask.sum(1).cumsum(0)  # [B], prefix tokens that do not stand in front of a group's members
-    slots = whole.prefix_mask.numel()
+    members: list[int] = []  # their flat positions among prefixes and members
+    for i, lengths in enumerate(member_lengths):
+        start = sum(prefix_lengths[: i + 1]) + len(members)
+        members.extend(range(start, start + sum(lengths)))
+    slots = whole.flat_slot.index_select(0, torch.tensor(members, dtype=torch.int64, device=device))
     return TailLayout(
         whole.prefix_lengths,
         whole.prefix_index,
         whole.prefix_mask,
         (whole.member_index - before[:, None, None]).clamp(min=0),  # padding points anywhere
         whole.member_mask,
-        whole.flat_slot[whole.flat_slot >= slots] - slots,
+        slots - whole.prefix_mask.numel(),
         prefix=prefix,
     )
 

@@ -14,6 +14,7 @@ from swirl_lightning.distributed.sharding import device_of
 from swirl_lightning.scoring.attention import inputs_of, pack_layout, tail_layout
 from swirl_lightning.scoring.head import LOGIT_BUDGET, ScoringHead, scoring_through
 from swirl_lightning.scoring.last_layer import last_layer_at
+from swirl_lightning.scoring.own_forward import head_at
 from swirl_lightning.scoring.packing import Group, PackedRows, cut, in_turns, pack
 from swirl_lightning.types import Prefixes, TokenScores
 
@@ -98,6 +99,27 @@ def score_in_turns(
         logprobs += run(cut(packed, at, end, tail_layout(captured, [size], [chunk], packed.ids.device)))
         at = end
     return TokenScores(logprobs, packed.mask, torch.zeros_like(logprobs))
+
+
+def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Prefixes]:
+    """Prompts in one flat row, with gradients where they are enabled.
+
+    Args:
+        model: a causal LM whose rows share prefixes.
+        prompts: B token-id sequences.
+
+    Returns:
+        Logits [B, V] behind each prompt, and what later tokens see of them.
+    """
+    device, sizes = device_of(model), [len(prompt) for prompt in prompts]
+    layout = pack_layout(sizes, [[]] * len(sizes), device, capture=True)
+    ids = torch.tensor([[token for prompt in prompts for token in prompt]], device=device)
+    positions = torch.cat([torch.arange(n) for n in sizes])[None].to(device)
+    last = torch.tensor(sizes, device=device).cumsum(0) - 1
+    with last_layer_at(model, layout, last), head_at(model, lambda hidden: hidden[:, last]):
+        out = model(input_ids=ids, position_ids=positions, use_cache=False, **inputs_of(layout, device))
+    assert layout.captured is not None
+    return out.logits[0], Prefixes(tuple(tuple(prompt) for prompt in prompts), layout.captured)
 
 
 def _shared_forward(model: PreTrainedModel, packed: PackedRows, head: ScoringHead) -> None:

@@ -22,7 +22,7 @@ from swirl_lightning.distributed.sharding import any_rank, compute_dtype, device
 from swirl_lightning.internals import attention_name
 from swirl_lightning.scoring.attention import ATTENTION_NAME
 from swirl_lightning.scoring.packing import Group
-from swirl_lightning.scoring.passes import ScoringPath, score_in_turns, score_pass
+from swirl_lightning.scoring.passes import ScoringPath, prefill, score_in_turns, score_pass
 from swirl_lightning.types import ScoredRow
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,18 @@ class _Probe:
         if path is ScoringPath.SHARED and not is_sharded(self.model):
             turns = [score_in_turns(self.model, group, 5) for group in self.groups]
             self.tolerance_check(torch.cat([scores.logprobs[scores.mask] for scores in turns]))
+            self._compare_continued()
         return f"equal within {off:.1g} nats" + ("" if off_gradient is None else f", gradients within {off_gradient:.1g}")
+
+    def _compare_continued(self) -> None:
+        """Rows on top of prompts that were computed before, with the gradients that go back through those."""
+        with torch.set_grad_enabled(self.gradients is not None):
+            _, prefixes = prefill(self.model, [group[0].ids[: group[0].start] for group in self.groups])
+            scores = score_pass(self.model, self.groups, ScoringPath.SHARED, prefixes=prefixes)
+            found = scores.logprobs[scores.mask]
+            self.tolerance_check(found.detach())
+            if self.gradients is not None:
+                self._compare_gradients(self._gradients(found))
 
     def tolerance_check(self, found: Tensor) -> float:
         """Largest (in float32) or mean difference in nats."""
