@@ -10,6 +10,7 @@ COMMANDS = {  # command: (module with main(argv), one-line help)
     "forecast": ("swirl_lightning.commands.forecast", "write an FWM's next states of a split, for score"),
     "imagine": ("swirl_lightning.commands.imagine", "roll a world out from a state and actions"),
     "turns": ("swirl_lightning.commands.turns", "roll episodes out on the model's own predictions, measured turn by turn"),
+    "plan": ("swirl_lightning.commands.plan", "let an agent look ahead in a model: does it reach its goal?"),
     "disc-edit": ("swirl_lightning.commands.disc_edit", "DiscEdit of AURORA-Bench for an FWM"),
     "world-prediction": ("swirl_lightning.commands.world_prediction", "roll WorldPrediction-Bench's plans out, for score"),
     "convert": ("swirl_lightning.commands.convert", "convert a VQGAN checkpoint (taming layout) into an image codec"),

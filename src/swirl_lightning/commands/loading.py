@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,36 @@ import yaml
 
 from swirl_lightning.codecs import load_codec
 from swirl_lightning.commands.moved import renamed
-from swirl_lightning.conversion.export import read_recipe
+from swirl_lightning.conversion.export import RECIPE, read_recipe
 from swirl_lightning.types import Role
 from swirl_lightning.world_model import WorldModel, WorldModelConfig
 from swirl_lightning.world_model.inference import Inference
 from swirl_lightning.world_model.new import MODEL, NewModel
 from swirl_lightning.world_model.prompts import PromptBuilder
+
+
+def exported_folders(pattern: str, role: Role) -> dict[str, Path]:
+    """Folders of a role written by ``swirl export``.
+
+    Args:
+        pattern: a folder, or a run folder whose last models were exported (``export/last``); a ``*`` stands for several.
+        role: which model.
+
+    Returns:
+        Folders by what ``*`` stands for.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or one without exported models.
+        ValueError: if one holds the model of the other role.
+    """
+    before, after = pattern.partition("*")[0], pattern.rpartition("*")[2]
+    if not (places := sorted(glob(pattern))):
+        raise FileNotFoundError(f"there is no folder {pattern}")
+    found = {place[len(before) : len(place) - len(after)]: Path(place) for place in places}
+    folders = {name: place if (place / RECIPE).is_file() else place / "export/last" / role for name, place in found.items()}
+    for folder in folders.values():
+        read_recipe(folder, role)
+    return folders
 
 
 def inference_from_folders(fwm: Path | None, idm: Path | None) -> Inference:

@@ -1,7 +1,7 @@
 """Measures of predicted states and inferred actions; they reduce over ranks."""
 
 from swirl_lightning.metrics.collections import Benchmark, fwm_metrics, idm_metrics, score_metrics
-from swirl_lightning.metrics.intervals import mean_interval, relative_gain, student_t_quantile
+from swirl_lightning.metrics.intervals import mean_interval, relative_gain, student_t_quantile, wilson_interval
 from swirl_lightning.metrics.likelihood import LogProb
 from swirl_lightning.metrics.overlap import CharacterBleu, CorpusBleu, RougeL, SentenceBleu
 from swirl_lightning.metrics.text import ChangedAccuracy, CopyRate, ExactMatch, TokenAccuracy, words
@@ -32,5 +32,6 @@ __all__ = [
     "score_metrics",
     "student_t_quantile",
     "tool_response_text",
+    "wilson_interval",
     "words",
 ]

@@ -1,10 +1,11 @@
-"""Means over seeds with Student-t intervals, ratios of means with Fieller's."""
+"""Means over seeds with Student-t intervals, ratios of means with Fieller's, shares with Wilson's."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import NormalDist
 
 
 @lru_cache(maxsize=64)
@@ -96,3 +97,20 @@ def relative_gain(ours: Sequence[float], base: Sequence[float], level: float = 0
         return y / x - 1, -math.inf, math.inf
     half = math.sqrt(max(0.0, b * b - a * c)) / a
     return y / x - 1, b / a - half - 1, b / a + half - 1
+
+
+def wilson_interval(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share (E. B. Wilson, JASA 22 (1927) 209-212): within 0 and 1, and none of width 0 at either end.
+
+    Args:
+        share: of n independent trials.
+        n: at least 1.
+        level: confidence.
+
+    Returns:
+        ``(low, high)``.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return middle - half, middle + half

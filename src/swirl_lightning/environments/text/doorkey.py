@@ -11,13 +11,23 @@ in the same order (a carried key is ``key in hand``).
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from typing_extensions import override
 
 from swirl_lightning.environments.datamodule import WorldDataModule
+from swirl_lightning.environments.registry import require
 from swirl_lightning.environments.text.minigrid import DIRECTIONS, DROP, FORWARD, LEFT, PICKUP, RIGHT, TOGGLE, MiniGridRecorder
+from swirl_lightning.evaluation.planning import Outcome, PlanningTask
 
+MOVES = {
+    **{"turn left": LEFT, "turn right": RIGHT, "move forward": FORWARD, "take key": PICKUP, "drop key": DROP},
+    **dict.fromkeys(("unlock door", "open door", "close door"), TOGGLE),
+}
 ROOMS = ("MiniGrid-DoorKey-5x5-v0", "MiniGrid-DoorKey-6x6-v0", "MiniGrid-DoorKey-8x8-v0")
 
 
@@ -94,3 +104,109 @@ def _things(env: Any) -> Iterator[tuple[int, int, Any]]:
         for i in range(env.grid.width):
             if (thing := env.grid.get(i, j)) is not None:
                 yield i, j, thing
+
+
+class DoorKeyTask(PlanningTask):
+    """DoorKey rooms in which the agent is to get to the goal.
+
+    Seed k is the room that MiniGrid makes of ``2 ** 40 + k``, beyond the seeds of recordings. There are only 48 rooms of 5 x 5,
+    which any recording holds, so larger ones are played.
+
+    A state's value is minus the moves that are left where turns cost nothing: to the key, to the door, through it, to the goal.
+
+    Args:
+        rooms: Environment ids, used in turn.
+    """
+
+    def __init__(self, rooms: Sequence[str] = ROOMS[1:]) -> None:
+        require("minigrid", "minigrid")
+        self._rooms, self._make = rooms, require("gymnasium", "minigrid").make
+        self._text = DoorKeyRecorder()
+        self._games: dict[int, _Game] = {}
+
+    @override
+    def play(self, seed: int, actions: Sequence[str]) -> Outcome:
+        game = self._games.get(seed)
+        if game is None or game.played != list(actions[: len(game.played)]):  # otherwise it goes on where it stands
+            room = self._rooms[seed % len(self._rooms)]
+            env = game.env if game else self._make(room, agent_view_size=3).unwrapped  # views are not looked at
+            env.reset(seed=2**40 + seed)
+            game = self._games[seed] = _Game(env)
+        for action in actions[len(game.played) :]:
+            _, gained, game.reached, _, _ = game.env.step(MOVES[action])
+            game.reward += float(gained)
+            game.played.append(action)
+        described = self._text.describe(game.env), self._text.context(game.env)
+        return Outcome(*described, game.reached, game.reached, game.reward)
+
+    @override
+    def read(self, answer: str) -> str | None:
+        return answer if _STATE.fullmatch(answer) else None
+
+    @override
+    def actions(self, state: str, context: str) -> Sequence[str]:
+        """Steps that do something, the only ones that a recording holds: nobody walks into a wall."""
+        room = _room(state, context)
+        turns = ["turn left", "turn right"]
+        if room.ahead == room.key:
+            return [*turns, "take key"]
+        if room.ahead == room.door:
+            unlock = ["unlock door"] if room.key is None else []
+            return turns + {"locked": unlock, "closed": ["open door"], "open": ["move forward", "close door"]}[room.condition]
+        x, y = room.ahead
+        if x in (0, room.size[0] - 1, room.door[0]) or y in (0, room.size[1] - 1):
+            return turns
+        return [*turns, "move forward", *(["drop key"] if room.key is None and room.ahead != room.goal else [])]
+
+    @override
+    def value(self, state: str, context: str) -> float:
+        room = _room(state, context)
+        if room.agent[0] >= room.door[0]:
+            return -_moves(room.agent, room.goal)
+        places = [room.door, room.goal]
+        if room.condition == "locked" and room.key is not None:
+            places.insert(0, room.key)
+        hands = {"locked": len(places) - 1, "closed": 1, "open": 0}[room.condition]  # to take the key, to work the door
+        return -hands - sum(map(_moves, [room.agent, *places], places))
+
+
+@dataclass
+class _Game:
+    """An episode being played."""
+
+    env: Any
+    played: list[str] = field(default_factory=list)
+    reached: bool = False
+    reward: float = 0.0
+
+
+_Place = tuple[int, int]
+_NUMBERS = r"(\d+) (\d+)"
+_STATE = re.compile(rf"agent {_NUMBERS} ({'|'.join(DIRECTIONS)}) ; key (?:{_NUMBERS}|in hand) ; door (locked|closed|open)")
+
+
+class _Room(NamedTuple):
+    """A state with its context, as numbers."""
+
+    agent: _Place
+    ahead: _Place
+    key: _Place | None  # None: in hand
+    condition: str  # of the door
+    size: _Place
+    door: _Place
+    goal: _Place
+
+
+@lru_cache(maxsize=1 << 16)  # the same states again and again
+def _room(state: str, context: str) -> _Room:
+    match = _STATE.fullmatch(state)
+    assert match is not None, state
+    x, y = int(match[1]), int(match[2])
+    east, south = ((1, 0), (0, 1), (-1, 0), (0, -1))[DIRECTIONS.index(match[3])]
+    size, door, goal = [(int(i), int(j)) for i, j in re.findall(_NUMBERS, context)]
+    key = None if match[4] is None else (int(match[4]), int(match[5]))
+    return _Room((x, y), (x + east, y + south), key, match[6], size, door, goal)
+
+
+def _moves(one: _Place, other: _Place) -> int:
+    return abs(one[0] - other[0]) + abs(one[1] - other[1])
