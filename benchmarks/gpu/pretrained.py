@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.gpu.common import ROOT, SkippedError, command
 
-STUDY = ROOT / "configs" / "study" / "pretrained.yaml"
+STUDY = ROOT / "configs" / "study" / "real-model.yaml"
 
 
 def measure(place: Path, tiny: bool) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def measure(place: Path, tiny: bool) -> dict[str, Any]:
         raise SkippedError(f"the model folder {base} is not there: `make real-model` makes it")
     if tiny:
         raise SkippedError("it has no tiny form")
-    out = ["--out", str(place), "--seeds", "[0, 1, 2, 3, 4]"]
+    out = ["--out", str(place), "--seeds", "[0, 1, 2, 3, 4]", "--page", "null"]
     command([sys.executable, "-m", "swirl_lightning", "study", "--config", str(STUDY), *out], minutes=8)
     (report,) = place.glob("*.md")
     return {"report": report.read_text(encoding="utf-8")}

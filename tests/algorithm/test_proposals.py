@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from jsonargparse import ArgumentParser
 
-from swirl_lightning.algorithm.proposals import ConstraintSamples, GivenActions, Proposals, SeenActions, SimilarStates
+from swirl_lightning.algorithm.proposals import (
+    Analogies,
+    ConstraintSamples,
+    GivenActions,
+    Proposals,
+    SeenActions,
+    SimilarStates,
+)
 from swirl_lightning.codecs.constraints import ConstraintSpec
 from swirl_lightning.types import Transition, UnlabelledPair
 from tests.codecs.test_constraints import BYTES
@@ -45,6 +53,37 @@ def test_similar_states_propose_what_was_done_there(state, next_state, action):
     assert list(similar(pair(state, next_state), 0)) == [action]
     similar.neighbours = 99
     assert len(similar(pair(state, next_state), 0)) == len(LABELLED)
+
+
+TOLD = [
+    Transition("a cup , a sink", "You move the cup to the sink.", "move cup to sink"),
+    Transition("a cup , a sink", "You move the cup to the inventory.", "pick up cup"),
+    Transition("a sink", "The sink is now activated.", "activate sink"),
+]
+
+
+@pytest.mark.parametrize(
+    ("next_state", "action"),
+    [
+        ("You move the metal pot to the stove.", "move metal pot to stove"),  # no label has either thing
+        ("You move the orange to the inventory.", "pick up orange"),
+        ("The stove is now activated.", "activate stove"),
+        ("You move the cup to the sink.", "move cup to sink"),
+    ],
+)
+def test_analogies_say_what_was_done_of_the_things_that_are_here(next_state, action):
+    analogies = Analogies(limit=2)
+    analogies.prepare(TOLD, None)
+    found = analogies(pair("a room", next_state), 0)
+    assert found[0] == action
+    assert len(set(found)) == len(found) == 2
+
+
+def test_analogies_exchange_whole_words_and_propose_nothing_for_images():
+    analogies = Analogies()
+    analogies.prepare([Transition("", "The in is open (now).", "open inn in")], None)
+    assert analogies(pair("", "The (.*) is open (now)."), 0) == ["open inn ( . * )"]
+    assert analogies(UnlabelledPair(torch.zeros(2), torch.zeros(2)), 0) == ()
 
 
 def test_a_constraints_samples_are_inside_it_and_follow_the_seed():

@@ -44,15 +44,18 @@ def test_evaluation_after_warmup_and_every_phase(config, tmp_path):
     assert greedy["swirl-1-fwm"]["fwm"]["logprob"] != greedy["warmup"]["fwm"]["logprob"]
 
 
-def test_without_warmup_the_start_is_evaluated_and_watched(config, tmp_path):
+@pytest.mark.parametrize("whole", [True, False])
+def test_without_warmup_the_start_is_evaluated_and_watched(whole, config, tmp_path):
     callbacks = [
-        {"class_path": NAME + "BenchmarkEvaluation", "init_args": {"limit": 2}},
+        {"class_path": NAME + "BenchmarkEvaluation", "init_args": {"limit": 2, "start": whole, "sampled": whole}},
         {"class_path": NAME + "LatentActionHealth", "init_args": {"limit": 4}},
     ]
     changes = {"model__schedule": {"warmup_epochs": 0, "iterations": 1, "order": ["fwm"]}}
     assert main(config(trainer__callbacks=callbacks, **changes)) == 0
-    for file in ("metrics.jsonl", "health.jsonl"):
-        assert list(dict.fromkeys(r["label"] for r in lines(tmp_path / "run" / file))) == ["start", "swirl-1-fwm"]
+    assert [r["label"] for r in lines(tmp_path / "run" / "health.jsonl")] == ["start", "swirl-1-fwm"]
+    evaluated = [(r["label"], r["decoding"]) for r in lines(tmp_path / "run" / "metrics.jsonl")]
+    every = [(label, decoding) for label in ("start", "swirl-1-fwm") for decoding in ("greedy", "sampled")]
+    assert evaluated == (every if whole else [("swirl-1-fwm", "greedy")])
 
 
 def test_an_empty_split_is_refused_before_training(config, tmp_path, capsys):

@@ -7,6 +7,7 @@ import yaml
 
 from swirl_lightning.cli import main
 from swirl_lightning.commands.report import differences, differences_as_markdown, summarise
+from swirl_lightning.commands.study import Method, Study
 
 
 @pytest.mark.slow
@@ -77,6 +78,17 @@ def test_a_study_runs_its_cells_and_reports_them(config, tmp_path, monkeypatch):
     file.write_text(yaml.safe_dump(again | {"seeds": [0, 1]}))
     with pytest.raises(ValueError, match="holds one seed"):
         main(["study", "--config", str(file)])
+
+
+def test_adapters_start_from_one_base(tmp_path):
+    """Stored apart, each role starts from its own model; a LoRA base has no place for the IDM's."""
+    (tmp_path / "base.yaml").touch()
+    made = {"base": tmp_path / "base.yaml", "out": tmp_path / "out", "methods": [Method("labels")]}
+    apart = Study(**made)._options(0, Method("labels"))
+    assert {"model.world_model.base", "model.world_model.idm_base"} <= apart.keys()
+    adapters = Study(**made, overrides={"model.world_model.storage": "adapters"})._options(0, Method("labels"))
+    assert "model.world_model.idm_base" not in adapters
+    assert adapters["model.world_model.base"] == apart["model.world_model.base"]
 
 
 def test_differences_are_paired_by_seed():

@@ -106,6 +106,10 @@ CONFIGURATIONS = {  # what is wrong: (changes of a good configuration, what must
     "per cent for a share": ({"model__warmup_until": {"idm": 97}}, "warmup_until", "97"),
     "a wording without its slot": ({"model__prompts__fwm": ["{state}?"]}, "prompts.fwm", "{action}"),
     "a split misspelt": ({CALLBACKS: [{"class_path": "BenchmarkEvaluation", "init_args": {"splits": ["tset"]}}]}, "'tset'"),
+    "best of N without sampling": (
+        {CALLBACKS: [{"class_path": "BenchmarkEvaluation", "init_args": {"best_of": [2], "sampled": False}}]},
+        *("BenchmarkEvaluation.best_of", "sampled: true"),
+    ),
     "a regular expression that is none": ({"model__idm__constraint": {"regex": "("}}, "unclosed group"),
     "a run folder that is a file": ({"run_dir": "{data}/manifest.json"}, "{data}/manifest.json"),
     "data without a path": ({"data": {"class_path": "TransitionDataModule"}}, "path must be given", "TransitionDataModule"),

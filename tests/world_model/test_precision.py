@@ -140,6 +140,14 @@ def test_a_processor_without_bfloat16_is_said(monkeypatch):
         compute_type("bfloat16", "auto")
 
 
+@pytest.mark.parametrize(("capabilities", "found"), [({"avx512_bf16": False}, FLOAT32), ({"amx_bf16": True}, BFLOAT16)])
+def test_the_fastest_type_is_what_the_processor_has(capabilities, found, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert compute_type("fastest", "auto") is found
+    assert compute_type("auto", "auto") is FLOAT32
+
+
 @pytest.mark.parametrize("broken", ["raises", "is far off"])
 def test_a_model_that_cannot_be_computed_in_bfloat16_is_refused(folder, broken, monkeypatch):
     pair = WorldModel(WorldModelConfig(folder, compute_dtype="bfloat16"))

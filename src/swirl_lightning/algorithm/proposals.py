@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
+from difflib import SequenceMatcher
 
 from typing_extensions import override
 
@@ -106,12 +108,15 @@ class SimilarStates(Proposals):
 
     @override
     def __call__(self, pair: UnlabelledPair, seed: int) -> Sequence[str]:
+        return [transition.action for transition in self._nearest(pair)]
+
+    def _nearest(self, pair: UnlabelledPair) -> list[Transition]:
         shared: dict[int, float] = dict.fromkeys(range(len(self._labelled)), 0.0)
         for feature in self._features(pair) & self._holders.keys():
             for i in self._holders[feature]:
                 shared[i] += self._rarity[feature]
         nearest = sorted(shared, key=lambda i: (-shared[i] / self._norms[i] ** 0.5, i))[: self.neighbours]
-        return [self._labelled[i].action for i in nearest]
+        return [self._labelled[i] for i in nearest]
 
     def _features(self, pair: UnlabelledPair | Transition) -> set[Hashable]:
         before, after = (self._units(state) for state in (pair.state, pair.next_state))
@@ -119,6 +124,38 @@ class SimilarStates(Proposals):
 
     def _units(self, state: State) -> Sequence[Hashable]:
         return words(state) if isinstance(state, str) else self._codec.units(state)
+
+
+class Analogies(SimilarStates):
+    """What was done elsewhere, said of the things that are here: for actions in free text that no label has.
+
+    Where "move cup to sink" led to "You move the cup to the sink.", "You move the pot to the sink." suggests "move pot to
+    sink": words in which the next states differ are exchanged in the action. Those whose next states are most alike come first.
+
+    Args:
+        limit: How many.
+        neighbours: Labelled transitions that are looked at, those that :class:`SimilarStates` names first.
+    """
+
+    def __init__(self, limit: int = 8, neighbours: int = 32) -> None:
+        super().__init__(neighbours)
+        self.limit = limit
+
+    @override
+    def __call__(self, pair: UnlabelledPair, seed: int) -> Sequence[str]:
+        if not isinstance(pair.next_state, str):
+            return ()  # images have no words in common with actions
+        after = _tokens(pair.next_state)
+        found: dict[str, float] = {}
+        for labelled in self._nearest(pair):
+            before = _tokens(str(labelled.next_state))
+            matcher = SequenceMatcher(None, before, after, autojunk=False)
+            action = labelled.action
+            for kind, start, end, other_start, other_end in matcher.get_opcodes():
+                if kind == "replace":
+                    action = _exchanged(action, before[start:end], after[other_start:other_end])
+            found[action] = max(matcher.ratio(), found.get(action, 0.0))
+        return sorted(found, key=lambda action: (-found[action], action))[: self.limit]
 
 
 class ConstraintSamples(Proposals):
@@ -150,3 +187,14 @@ class ConstraintSamples(Proposals):
             if ids[-1] == self._codec.eos_id:
                 return self._codec.decode_action(ids)
         return None
+
+
+def _tokens(text: str) -> list[str]:
+    """Words, and signs for themselves."""
+    return re.findall(r"\w+|[^\w\s]", text)
+
+
+def _exchanged(action: str, words: Sequence[str], others: Sequence[str]) -> str:
+    """The action with other words in the place of some, where it has them."""
+    said = r"\s*".join(map(re.escape, words))
+    return re.sub(rf"(?<!\w){said}(?!\w)", lambda _: " ".join(others), action, flags=re.IGNORECASE)

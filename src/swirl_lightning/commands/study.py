@@ -251,7 +251,7 @@ class Study:
             models = self.folder(seed, self._baselines.get(method.start)) / "export" / "warmup"
             options["model.schedule.warmup_epochs"] = 0
             options["model.world_model.base"] = str(models / "fwm")
-            if method.overrides.get("model.world_model.storage", "separate") == "separate":
+            if {**self.overrides, **method.overrides}.get("model.world_model.storage", "separate") == "separate":
                 options["model.world_model.idm_base"] = str(models / "idm")
         return {**options, **method.overrides}
 

@@ -20,7 +20,7 @@ from swirl_lightning.types import Role
 from swirl_lightning.world_model.adapters import LoraSettings, with_adapters
 from swirl_lightning.world_model.loading import compile_between_attention, load_causal_lm, without_weights
 from swirl_lightning.world_model.new import NewModel
-from swirl_lightning.world_model.precision import Dtype, compute_type, computing_in
+from swirl_lightning.world_model.precision import ComputeDtype, Dtype, compute_type, computing_in
 
 REFERENCE = "reference"
 JUDGE = "judge"  # with shared weights only
@@ -42,8 +42,8 @@ class WorldModelConfig:
         lora: Adapter settings, used with ``adapters``.
         dtype: What weights, gradients and optimizer states are kept in; ``auto`` is float32, but for what is never trained (a
             frozen LoRA base, the reference policy): that is kept in what is computed in.
-        compute_dtype: What products are computed in; ``auto`` is bfloat16 on CUDA and float32 elsewhere. A CPU with AVX512-BF16
-            or AMX gains by bfloat16, too.
+        compute_dtype: What products are computed in; ``auto`` is bfloat16 on CUDA and float32 elsewhere. A wide model gains by
+            bfloat16 on a CPU with AVX512-BF16 or AMX, too: ``fastest`` is bfloat16 wherever the processor has it.
         gradient_checkpointing: Recompute activations in the backward pass.
         compile: Let ``torch.compile`` fuse what is between attention layers (norms, MLPs). It costs a minute at the start and
             needs a C++ compiler on a CPU.
@@ -56,7 +56,7 @@ class WorldModelConfig:
     storage: Literal["separate", "shared", "adapters"] = "separate"
     lora: LoraSettings = field(default_factory=LoraSettings)
     dtype: Dtype = "auto"
-    compute_dtype: Dtype = "auto"
+    compute_dtype: ComputeDtype = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
     trust_remote_code: bool = False

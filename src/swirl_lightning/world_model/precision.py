@@ -15,6 +15,7 @@ from swirl_lightning.distributed.sharding import local_rows
 from swirl_lightning.internals import exact_modules, own_parameters
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+ComputeDtype = Literal["auto", "float32", "bfloat16", "fastest"]
 _OF_TRAINER: dict[str, tuple[Dtype, Dtype]] = {  # Lightning's name: what weights are kept in, what is computed in
     "32-true": ("float32", "float32"),
     "32": ("float32", "float32"),
@@ -24,7 +25,7 @@ _OF_TRAINER: dict[str, tuple[Dtype, Dtype]] = {  # Lightning's name: what weight
 }
 
 
-def of_trainer(precision: str | int, dtype: Dtype, compute_dtype: Dtype) -> tuple[Dtype, Dtype]:
+def of_trainer(precision: str | int, dtype: Dtype, compute_dtype: ComputeDtype) -> tuple[Dtype, Dtype]:
     """What ``trainer.precision`` means for the models: types of weights and of products.
 
     Rollouts and scores must be computed as the training pass is, so that the models are told, and not the trainer.
@@ -53,8 +54,8 @@ def of_trainer(precision: str | int, dtype: Dtype, compute_dtype: Dtype) -> tupl
     return meant
 
 
-def compute_type(asked: Dtype, weights: Dtype) -> torch.dtype:
-    """What is computed in: by default bfloat16 where a GPU has it, and float32 elsewhere.
+def compute_type(asked: ComputeDtype, weights: Dtype) -> torch.dtype:
+    """What is computed in: by default bfloat16 where a GPU has it, and float32 elsewhere; ``fastest`` asks a CPU, too.
 
     Args:
         asked: ``world_model.compute_dtype``.
@@ -68,8 +69,9 @@ def compute_type(asked: Dtype, weights: Dtype) -> torch.dtype:
     """
     if weights == "bfloat16" and asked == "float32":
         raise ValueError("world_model.compute_dtype float32 needs world_model.dtype float32, got bfloat16")
-    if asked == "auto":
+    if asked in ("auto", "fastest"):
         quick = weights == "bfloat16" or (torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
+        quick |= asked == "fastest" and not torch.cuda.is_available() and _cpu_has_bfloat16()
         return torch.bfloat16 if quick else torch.float32
     if asked == "bfloat16" and not torch.cuda.is_available() and not _cpu_has_bfloat16():
         warnings.warn(
@@ -90,7 +92,7 @@ def computing_in(model: PreTrainedModel, dtype: torch.dtype, *, training: bool) 
     """Within it a model's float32 weights are replaced by casts of themselves, made once; gradients reach the weights.
 
     It is what FSDP's mixed precision does for sharded models: products, activations and their gradients are in ``dtype``,
-    and the gradients of weights are added up in float32. Adapters stay as they are: peft casts around them.
+    and the gradients of weights are added up in float32. So are adapters, or peft would cast all activations around them.
 
     Args:
         model: with weights in one type.
@@ -107,7 +109,7 @@ def computing_in(model: PreTrainedModel, dtype: torch.dtype, *, training: bool) 
         with torch.set_grad_enabled(training):
             for path, module in model.named_modules():
                 for name, weight in own_parameters(module).items():
-                    if weight is None or weight.dtype != torch.float32 or ".lora_" in f".{path}.{name}":
+                    if weight is None or weight.dtype != torch.float32:
                         continue
                     if any(part in exact for part in (*path.split("."), name)):
                         continue
