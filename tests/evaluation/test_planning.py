@@ -27,7 +27,7 @@ def test_a_perfect_model_gives_the_shortest_way():
     starts = [seed for seed in STARTS if shortest(seed, task) <= 4]
     assert len(starts) == 7
     for episode in play_episodes(task, simulated(task), starts, depth=4, max_steps=9):
-        assert (episode.reached, episode.reward) == (True, 1.0)
+        assert (episode.reached, episode.reward, episode.best) == (True, 1.0, 1.0)
         assert len(episode.actions) == episode.foreseen == shortest(episode.seed, task)
 
 
@@ -70,7 +70,7 @@ def test_an_agent_with_a_wrong_model_goes_astray_and_is_seen_to():
 
     (episode,) = play_episodes(task, Memory(wrong), [cellar], depth=2, max_steps=5)
     assert episode.actions == ["up", "down", "up", "down", "up"]  # up for want of anything else: nonsense is no state
-    assert (episode.reached, episode.foreseen) == (False, 0)
+    assert (episode.reached, episode.best, episode.foreseen) == (False, 0.0, 0)
 
 
 def test_an_agent_that_does_not_look_ahead_asks_nothing_and_is_the_same_every_time():

@@ -22,7 +22,13 @@ from swirl_lightning.types import Role
 
 assert swirl_lightning.environments
 SIMULATOR, RANDOM = "true simulator", "random"
-SHOWN = {"reached": "reaches the goal", "steps": "steps", "reward": "reward", "foreseen": "next state as planned"}
+SHOWN = {
+    "reached": "reaches the goal",
+    "steps": "steps",
+    "reward": "reward",
+    "best": "best value",
+    "foreseen": "next state as planned",
+}
 Record = dict[str, Any]  # of one model at one depth: row, model, depth, measures, episodes
 
 
@@ -95,6 +101,7 @@ def measured(played: Sequence[Episode], max_steps: int) -> dict[str, float]:
         "reached": sum(episode.reached for episode in played) / len(played),
         "steps": sum(len(episode.actions) if episode.reached else max_steps for episode in played) / len(played),
         "reward": sum(episode.reward for episode in played) / len(played),
+        "best": sum(episode.best for episode in played) / len(played),
         "foreseen": sum(episode.foreseen for episode in played) / steps,
     }
 

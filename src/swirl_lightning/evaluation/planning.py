@@ -7,6 +7,7 @@ state and how good a state is, a task reads out of the text, by one rule for all
 
 from __future__ import annotations
 
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -168,6 +169,7 @@ class Episode:
         actions: What was played.
         reached: The goal.
         reward: The simulator's own.
+        best: Highest value of the states that it came to.
         foreseen: Steps whose next state was as the plan had it.
     """
 
@@ -175,6 +177,7 @@ class Episode:
     actions: list[str] = field(default_factory=list)
     reached: bool = False
     reward: float = 0.0
+    best: float = -math.inf
     foreseen: int = 0
 
 
@@ -206,6 +209,7 @@ def play_episodes(task: PlanningTask, model: Memory, seeds: Sequence[int], *, de
             after = task.play(episode.seed, tuple(episode.actions))
             episode.foreseen += after.state == choice.expected
             episode.reached, episode.reward = after.reached, after.reward
+            episode.best = max(episode.best, task.value(after.state, after.context))
             if not (after.reached or after.ended):
                 still.append((episode, after))
         going = still
