@@ -45,6 +45,10 @@ class UnlabelledPair:
     episode: str = ""  # episode id; splits never cut through an episode
     step: int = 0  # position inside the episode
 
+    def with_action(self, action: str) -> Transition:
+        """The same pair with an action that a model gave it."""
+        return Transition(self.state, self.next_state, action, self.context, self.episode, self.step)
+
 
 @dataclass(frozen=True, slots=True)
 class Transition:

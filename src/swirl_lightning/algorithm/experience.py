@@ -72,8 +72,7 @@ class Experience:
 
     def forgetting(self) -> Experience:
         """The same without what the policy has computed of its prompts, which its step makes outdated."""
-        trajectory = replace(self.rollouts.trajectory, prefixes=None)
-        return replace(self, rollouts=replace(self.rollouts, trajectory=trajectory))
+        return replace(self, rollouts=replace(self.rollouts, trajectory=replace(self.rollouts.trajectory, prefixes=None)))
 
     @property
     def trained(self) -> Tensor:

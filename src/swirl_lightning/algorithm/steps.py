@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -115,15 +116,9 @@ class PhaseSteps:
 
     def collect(self, role: Role, batch: Batch, epoch: int, *, trains: bool = False) -> Experience:
         """Rollouts of a policy and what they are worth; see :func:`swirl_lightning.algorithm.rollouts.collect`."""
+        settings, skip = self.roles[role], self.skip_nonfinite
         return collect(
-            self.inference,
-            role,
-            batch.unlabelled,
-            self.roles[role],
-            seed=self.seed,
-            epoch=epoch,
-            skip_nonfinite=self.skip_nonfinite,
-            trains=trains,
+            self.inference, role, batch.unlabelled, settings, seed=self.seed, epoch=epoch, skip_nonfinite=skip, trains=trains
         )
 
     def pseudo(self, batch: Batch, epoch: int) -> dict[str, float]:
@@ -135,10 +130,9 @@ class PhaseSteps:
         params = SamplingParams(max_new_tokens=sampling.max_new_tokens, temperature=self.pseudo_temperature)
         with self.inference.world_model.judging(Role.IDM):
             inferred = self.inference.infer_actions(batch.unlabelled, params=params, seed=self.seed + epoch)
-        actions = [z[0] for z in inferred]
-        generated = sum(len(self.inference.prompts.action_completion(z)) for z in actions)
-        labelled = [*_labelled(batch.unlabelled, actions), *batch.labelled]
-        sums = self.supervised(Role.FWM, {Role.FWM: 1.0}, labelled, "nll", epoch)
+        labelled = [pair.with_action(z[0]) for pair, z in zip(batch.unlabelled, inferred, strict=True)]
+        generated = sum(len(self.inference.prompts.action_completion(t.action)) for t in labelled)
+        sums = self.supervised(Role.FWM, {Role.FWM: 1.0}, [*labelled, *batch.labelled], "nll", epoch)
         self.optimise(True)
         return sums | {"generated_tokens": float(generated)}
 
@@ -166,19 +160,11 @@ class PhaseSteps:
 
     def _grpo(self, role: Role, experience: Experience, reference: Tensor | None, *, on_policy: bool) -> dict[str, float]:
         """Sends the GRPO loss of the policy."""
-        settings = self.roles[role]
+        settings, scorer, allowed = self.roles[role], self.inference.scorer, self.inference.constraints.get(role)
         total = sum_over_ranks(normaliser(experience.trained.flatten(0, 1), settings.grpo))
+        given = partial(policy_parts, reference=reference, normaliser=total, on_policy=on_policy, constraint=allowed)
         with self.inference.world_model.use(role, training=True) as model:
-            parts = policy_parts(
-                self.inference.scorer,
-                model,
-                experience,
-                settings,
-                reference=reference,
-                normaliser=total,
-                on_policy=on_policy,
-                constraint=self.inference.constraints.get(role),
-            )
+            parts = given(scorer, model, experience, settings)
             return loss_values(self._send(parts, model))
 
     def _reference_of(self, role: Role, experience: Experience) -> Tensor:
@@ -214,7 +200,7 @@ class PhaseSteps:
         settings, latent = self.roles[role], None if experience is None else experience.rollouts.latent
         sums: dict[str, float] = {}
         if settings.nll_weight and experience is not None and latent is not None:
-            labelled = _labelled(experience.rollouts.pairs, latent.actions)
+            labelled = [pair.with_action(z) for pair, z in zip(experience.rollouts.pairs, latent.actions, strict=True)]
             sums |= self.supervised(role, {role: settings.nll_weight}, labelled, "nll", epoch)
         if settings.state_only_weight:
             sums |= self.state_only(batch.unlabelled, settings.state_only_weight, epoch)
@@ -340,11 +326,3 @@ def trained_groups(experience: Experience, settings: RoleSettings) -> list[int]:
 def _idle(scorer: CausalScorer, model: PreTrainedModel) -> LossPart:
     """The part of a rank that has no rows left while others go on with a sharded model: its gradients are zero."""
     return LossPart(scorer(model, [IDLE]).logprobs.sum() * 0.0, {})
-
-
-def _labelled(pairs: Sequence[UnlabelledPair], actions: Sequence[str]) -> list[Transition]:
-    """State-only pairs with actions that a model gave them."""
-    return [
-        Transition(pair.state, pair.next_state, z, pair.context, pair.episode, pair.step)
-        for pair, z in zip(pairs, actions, strict=True)
-    ]

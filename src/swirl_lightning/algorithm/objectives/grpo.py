@@ -31,8 +31,7 @@ class GrpoConfig:
             regularises nothing: a warning says so. The expected *value* is ``KL(p || q)`` for k1 and k3.
         aggregation: Average over each sequence's tokens, then over sequences (``sequence``, GRPO's own); over all
             tokens (``token``, DAPO); or sum over tokens, divided by sequences times ``max_tokens`` (``constant``, Dr. GRPO).
-        ratio: Importance ratio per token, or their geometric mean over the sequence (``sequence``, GSPO,
-            arXiv:2507.18071).
+        ratio: Importance ratio per token, or their geometric mean over the sequence (``sequence``, GSPO, arXiv:2507.18071).
         max_tokens: The constant length, with ``aggregation="constant"`` only.
     """
 
