@@ -106,6 +106,6 @@ def test_every_stop_token_of_the_generation_config_stops(tmp_path):
     assert codec.stop_ids == (1, marker)  # a letter is a slip: it would cut every text short
     assert codec.decode_action([*codec.encode_action("a b"), marker]) == "a b"
     engine = SimpleNamespace(generate=lambda _, request: request.stop_ids)
-    world_model = SimpleNamespace(use=lambda _: torch.no_grad())
+    world_model = SimpleNamespace(use=lambda _, gradients: torch.no_grad())
     inference = Inference(world_model, PromptBuilder(codec), dict.fromkeys(Role, SamplingParams()), engine=engine)
     assert inference.rollout(Role.FWM, [(1,)], 1, seeds=[0]) == (1, marker)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -160,11 +159,12 @@ class PhaseSteps:
 
     def _grpo(self, role: Role, experience: Experience, reference: Tensor | None, *, on_policy: bool) -> dict[str, float]:
         """Sends the GRPO loss of the policy."""
-        settings, scorer, allowed = self.roles[role], self.inference.scorer, self.inference.constraints.get(role)
+        settings, scorer, rule = self.roles[role], self.inference.scorer, self.inference.constraints.get(role)
         total = sum_over_ranks(normaliser(experience.trained.flatten(0, 1), settings.grpo))
-        given = partial(policy_parts, reference=reference, normaliser=total, on_policy=on_policy, constraint=allowed)
         with self.inference.world_model.use(role, training=True) as model:
-            parts = given(scorer, model, experience, settings)
+            parts = policy_parts(
+                scorer, model, experience, settings, reference=reference, normaliser=total, on_policy=on_policy, constraint=rule
+            )
             return loss_values(self._send(parts, model))
 
     def _reference_of(self, role: Role, experience: Experience) -> Tensor:

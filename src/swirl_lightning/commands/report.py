@@ -168,15 +168,15 @@ def run_costs(folder: Path, warmup_only: bool = False) -> dict[str, float]:
         ``seconds`` and, of the processor, ``cpu_seconds`` (since the start or the last resume), ``generated_tokens``,
         ``code_gap`` and ``unique_share``, where known.
     """
-
-    def counts(record: Mapping[str, Any]) -> bool:
-        return not warmup_only or record["label"] in ("warmup", "start")
-
+    measured, health = (
+        [record for record in records(folder / name) if not warmup_only or record["label"] in ("warmup", "start")]
+        for name in (METRICS, HEALTH)
+    )
     costs: dict[str, float] = {}
     for field, name in (("elapsed", "seconds"), ("cpu_seconds", "cpu_seconds"), ("generated_tokens", "generated_tokens")):
-        found = [float(record[field]) for record in records(folder / METRICS) if field in record and counts(record)]
+        found = [float(record[field]) for record in measured if field in record]
         costs |= {name: max(found)} if found else {}
-    last = ([record for record in records(folder / HEALTH) if counts(record)] or [{}])[-1]
+    last = (health or [{}])[-1]
     return costs | {name: float(last[name]) for name in ("code_gap", "unique_share") if name in last}
 
 

@@ -65,9 +65,11 @@ class SharedDecoder(Decoder):
 
     @override
     def prefill(self) -> Tensor:
-        logits, prefixes = prefill(self.model, self.prompts)
+        logits, self.prefixes = prefill(self.model, self.prompts)
         sizes = [len(prompt) for prompt in self.prompts]
-        self.layout = DecodeLayout(prefixes.values, self.lengths, (min(sizes), max(sizes)), self.group_size, self.capacity, {})
+        self.layout = DecodeLayout(
+            self.prefixes.values, self.lengths, (min(sizes), max(sizes)), self.group_size, self.capacity, {}
+        )
         return logits.detach()
 
     @override

@@ -146,8 +146,7 @@ def _run(
         logits = decoder.prefill()
         prefixes = None
         if request.keep != "nothing" and isinstance(decoder, SharedDecoder):
-            computed = Prefixes(tuple(tuple(prompt) for prompt in decoder.prompts), decoder.layout.prefix)
-            prefixes = computed.take([chunk.index(i) for i in range(len(chunk))])
+            prefixes = decoder.prefixes.take([chunk.index(i) for i in range(len(chunk))])
     logits = logits.repeat_interleave(g, dim=0)  # [B*G, V]
     for step in range(params.max_new_tokens):
         points = noise[..., step][run.prompt, run.member].reshape(-1)
