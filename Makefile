@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 install: $(VENV)/.installed ## make .venv with everything pinned
 
-quickstart: install ## record a simulator, warm up, run SWIRL, evaluate: one table (under 10 minutes on two cores)
+quickstart: install ## record a simulator, warm up, run SWIRL, evaluate: one table (6 minutes on two cores)
 	$(BIN)/swirl fit --config configs/quickstart.yaml
 	$(BIN)/swirl study --config configs/study/quickstart.yaml
 	@echo "Look at it: $(BIN)/tensorboard --logdir $(RUN)"

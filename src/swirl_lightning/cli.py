@@ -51,6 +51,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"swirl-lightning {version('swirl-lightning')}")
+        return 0
     if arguments[1:] in (["-h"], ["--help"]) and (page := help_pages.page(arguments[0])) is not None:
         print(page, end="")
         raise SystemExit(0)  # as parsers do

@@ -19,6 +19,8 @@ from torch.distributed import Store
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.fsdp import FSDPModule
 
+from swirl_lightning.hints import require
+
 if TYPE_CHECKING:
     from argparse import Action, ArgumentParser
 
@@ -55,9 +57,9 @@ INHERITED = {
 def hidden(module: str) -> Iterator[None]:
     """Within it, an installed package looks as if it were not; nothing happens where it is imported already.
 
-    peft (0.21) imports bitsandbytes wherever it is installed, asked for or not: seconds at every start, and on some
-    processors a complaint of its own on stderr. It asks once whether the package is there, and remembers the answer.
-    Can go when peft imports it for quantised layers only. Test: tests/packaging/test_quiet.py.
+    peft (0.21) and diffusers (0.42) import bitsandbytes wherever it is installed, asked for or not: seconds at every start,
+    and on some processors a complaint of its own on stderr. Both ask once whether the package is there, and remember the
+    answer. Can go when they import it for quantised layers only. Test: tests/packaging/test_quiet.py.
     """
     if module in sys.modules:
         yield
@@ -75,6 +77,18 @@ with hidden("bitsandbytes"):  # everyone takes peft from here
     from peft.tuners.lora import LoraLayer
 
     is_bnb_available()  # remembered from now on
+
+
+def vq_model() -> Any:
+    """``diffusers.VQModel``: everyone takes it from here, as it imports bitsandbytes, see :func:`hidden`.
+
+    Test: tests/packaging/test_quiet.py. Goes with :func:`hidden`.
+
+    Raises:
+        ImportError: with the ``pip install`` line that brings it.
+    """
+    with hidden("bitsandbytes"):
+        return require("diffusers", "visual").VQModel
 
 
 def adapter_key(name: str, adapter: str) -> str | None:

@@ -11,7 +11,7 @@ from swirl_lightning.cli import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WORLDS = {  # modules that must be there, a recording of seconds
-    "quickstart": (["minigrid"], {"n_episodes": 12, "max_steps": 12}),
+    "quickstart": (["minigrid"], {"n_episodes": 40, "max_steps": 6}),
     "bfcl": (["bfcl_eval", "mpmath"], {"sets": "[base]", "perturbations": 8}),
     "textworldexpress": (["textworld_express", "py4j"], {"games": "[sorting]", "seeds": 8, "eval_seeds": 2, "workers": 1}),
     "scienceworld": (["scienceworld", "py4j"], {"tasks": "[boil]", "variations": 2, "eval_variations": 1, "explore_steps": 8}),

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -59,6 +60,11 @@ def test_the_commands_stand_in_columns(capsys):
     assert len(rows) == len(COMMANDS)
     starts = {len(line) - len(line[2:].partition(" ")[2].lstrip()) for line in rows}
     assert len(starts) == 1
+
+
+def test_the_version_is_said(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"swirl-lightning {version('swirl-lightning')}\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -16,6 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from swirl_lightning.world_model.adapters import LoraSettings, with_adapters
 tiny = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9)
 with_adapters(LlamaForCausalLM(tiny), LoraSettings(), ["fwm", "idm"], "tiny")
+from swirl_lightning.internals import vq_model
+vq_model()
 import bitsandbytes
 """
 
@@ -34,3 +36,9 @@ def test_peft_is_imported_where_bitsandbytes_is_hidden():
     sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "callbacks").rglob("*.py")]
     own = [file.name for file in sources if "from peft" in (text := file.read_text(encoding="utf-8")) or "import peft" in text]
     assert own == ["internals.py"]
+
+
+def test_diffusers_is_imported_where_bitsandbytes_is_hidden():
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "callbacks").rglob("*.py")]
+    taken = [file.name for file in sources if 'require("diffusers"' in file.read_text(encoding="utf-8")]
+    assert taken == ["internals.py"]

@@ -21,7 +21,7 @@ def test_embeddings_cover_the_tokenizer_as_it_is_loaded(tmp_path, model_type):
     assert tokenizer.decode(tokenizer("turn left")["input_ids"]).endswith("turn left")
 
 
-def test_a_missing_extra_ends_in_one_message(monkeypatch, capsys):
+def test_a_missing_extra_ends_in_one_message(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "minigrid", None)
-    assert main(["record", "doorkey", "--out", "nowhere"]) == 1
+    assert main(["record", "doorkey", "--out", str(tmp_path / "nowhere")]) == 1
     assert "pip install" in capsys.readouterr().err

@@ -40,7 +40,7 @@ CONFIGURATIONS = {  # what is wrong: (changes of a good configuration, what must
     ),
     "a class misspelt": ({"data__class_path": "MinigridDataModule"}, "line ", "'MinigridDataModule'", "'MiniGridDataModule'"),
     "a class misspelt in its module": ({"data__class_path": "swirl_lightning.data.TransitionData"}, "'TransitionDataModule'"),
-    "a class without its module": ({"data__class_path": "nowhere.MyData"}, "'nowhere.MyData'", "PYTHONPATH"),
+    "a class without its module": ({"data__class_path": "no_such_place.MyData"}, "'no_such_place.MyData'", "PYTHONPATH"),
     "a reward that is not on the path": (
         {"model__fwm__rewards": [{"reward": "my_reward.NewPlace"}]},
         *("rewards", "No module named 'my_reward'; modules are found on PYTHONPATH"),

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from swirl_lightning.codecs.image_models import join_tiles, split_tiles, write_tiles
 from swirl_lightning.codecs.image_pixels import to_png
-from swirl_lightning.hints import require
+from swirl_lightning.internals import vq_model
 from swirl_lightning.metrics.images import DecodedSuccess
 
 SHOWN = 16  # reconstructions in the picture
@@ -93,7 +93,7 @@ class CodecModule(L.LightningModule):
             raise ValueError(f"size={size} cannot be {cut}halved {many - 1} times: channels has {many} widths")
         if tile is not None and crop is not None:
             raise ValueError(f"crop={crop} cuts squares out of whole images; tile={tile} trains on tiles: set one of them")
-        self.network: Any = require("diffusers", "visual").VQModel(
+        self.network: Any = vq_model()(
             sample_size=side,
             num_vq_embeddings=codes,
             vq_embed_dim=code_dim,

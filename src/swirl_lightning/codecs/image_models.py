@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from swirl_lightning.hints import require
+from swirl_lightning.internals import vq_model
 
 TILES = "tiles.json"  # beside an image model: it sees single tiles of an image
 
@@ -260,7 +261,7 @@ def load_image_model(folder: str | Path) -> ImageModel:
 
 def _of_library(folder: str | Path, config: Mapping[str, Any]) -> ImageModel:
     if config.get("_class_name") == "VQModel":
-        return DiffusersVQ(require("diffusers", "visual").VQModel.from_pretrained(str(folder), use_safetensors=True))
+        return DiffusersVQ(vq_model().from_pretrained(str(folder), use_safetensors=True))
     if config.get("model_type") == "janus_vqgan":
         return JanusVQ(require("transformers", "visual").JanusVQVAE.from_pretrained(str(folder), use_safetensors=True))
     if config.get("model_type") == "emu3_vqgan":

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from swirl_lightning.hints import require
+from swirl_lightning.internals import vq_model
 
 _BLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "conv_shortcut"}
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
@@ -38,7 +38,7 @@ def convert_taming(checkpoint: Path, configuration: Path, out: Path) -> Path:
         ValueError: if the checkpoint holds more than weights, or weights and configuration do not fit.
     """
     settings = read_config(configuration)
-    network = require("diffusers", "visual").VQModel(**settings)
+    network = vq_model()(**settings)
     weights = rename(load_weights(checkpoint), len(settings["block_out_channels"]))
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     for name in sorted(wanted.keys() | weights.keys()):
