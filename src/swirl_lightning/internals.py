@@ -88,7 +88,8 @@ def vq_model() -> Any:
         ImportError: with the ``pip install`` line that brings it.
     """
     with hidden("bitsandbytes"):
-        return require("diffusers", "visual").VQModel
+        diffusers = require("diffusers", "visual")  # asks what is installed
+    return diffusers.VQModel  # imports what it found
 
 
 def adapter_key(name: str, adapter: str) -> str | None:

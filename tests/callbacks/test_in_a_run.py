@@ -203,3 +203,18 @@ def test_health_warns_of_collapse_and_of_a_private_code(change, warning):
         warnings.simplefilter("always")
         health._warn({**BASE, **change})
     assert [str(w.message)[: len(warning)] for w in caught] == [warning] if warning else not caught
+
+
+def test_the_bounds_of_health_are_the_users():
+    worse = {"unique_ratio": 0.6, "code_gap": -1.5, "accuracy": 0.5}
+    for options, words in (
+        ({}, []),
+        ({"min_unique_ratio": 0.7}, ["latent actions collapse"]),
+        ({"max_gap_growth": 0.4}, ["private code"]),
+    ):
+        health = LatentActionHealth(**options)
+        health.load_state_dict({"first": BASE})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            health._warn(worse)
+        assert [str(w.message).split(":")[0].split(", ")[0] for w in caught] == words

@@ -1,5 +1,6 @@
 """Training of an image codec: tiles by themselves, and reconstructions are read."""
 
+import lightning as L
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,3 +99,36 @@ def test_what_reconstructions_show_is_measured():
         "val/worlds_right": 0.5,
     }
     assert not len(module().readings)
+
+
+def seen_in_ten_steps(monkeypatch, tmp_path, **options):
+    """Side of the images and whether the codebook is in, at each of ten steps of a training on whole images."""
+    model, seen = module(**options), []
+    original = model._pass
+
+    def watched(images, quantised=True):
+        seen.append((images.shape[-1], quantised))
+        return original(images, quantised)
+
+    monkeypatch.setattr(model, "_pass", watched)
+    images = torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8)
+    places = torch.full((40, 2), 5)
+    batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, images, places), batch_size=4)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=str(tmp_path), **quiet)
+    trainer.fit(model, batches)
+    return seen
+
+
+def test_first_squares_then_whole_images_and_the_codebook_after_a_while(monkeypatch, tmp_path):
+    seen = seen_in_ten_steps(monkeypatch, tmp_path, crop=8, cropped=0.3, continuous=0.5)
+    assert [side for side, _ in seen] == [8] * 3 + [16] * 7
+    assert [quantised for _, quantised in seen] == [False] * 5 + [True] * 5
+
+
+def test_the_commitment_weighs_what_pulls_latents_to_their_code():
+    images = coloured("0123", "4567", "7654", "3210").float() / 127.5 - 1
+    losses = {beta: float(module(commitment=beta)._pass(images)[1]) for beta in (0.0, 0.25, 1.0)}
+    assert losses[0.0] > 0
+    for beta in (0.25, 1.0):  # ||sg(z) - e||^2 + beta ||z - sg(e)||^2: both distances are the same
+        assert losses[beta] == pytest.approx((1 + beta) * losses[0.0], rel=1e-5)

@@ -8,6 +8,7 @@ from swirl_lightning.cli import main as swirl
 from swirl_lightning.commands.record import main
 from swirl_lightning.data.reader import read_transitions
 from swirl_lightning.environments.registry import require
+from swirl_lightning.environments.text.doorkey import DoorKeyRecorder
 from swirl_lightning.environments.text.minigrid import FAMILIES, MiniGridRecorder
 
 
@@ -120,3 +121,13 @@ def test_record_command_writes_transitions_splits_and_manifest(tmp_path, capsys)
     assert list(read_transitions(out)) == first
     assert "train episodes" in capsys.readouterr().out
     assert swirl(["record", "no_such_world"]) == 2
+
+
+def test_a_doorkey_agent_wanders_as_much_as_it_is_told():
+    def walked(wander):
+        recorder = DoorKeyRecorder(n_episodes=12, max_steps=20, wander=wander)
+        actions = [t.action for episode in recorder.record() for t in episode]
+        return actions.count("move forward") / len(actions)
+
+    assert walked(0.0) == 0.0
+    assert 0.0 < walked(0.3) < walked(0.95)
