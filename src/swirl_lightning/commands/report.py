@@ -187,7 +187,12 @@ def costs_as_markdown(costs: Mapping[str, Mapping[str, float]]) -> str:
     columns |= {title: column for title, column in health.items() if any(column[0] in row for row in costs.values())}
     lines = ["| run | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in costs.items():
-        cells = [f"{row[key] / unit:,.2f}".removesuffix(".00") if key in row else "" for key, unit in columns.values()]
+        means = {
+            key: round(row[key]) if key == "generated_tokens" else row[key] / unit
+            for key, unit in columns.values()
+            if key in row
+        }
+        cells = [f"{means[key]:,.2f}".removesuffix(".00") if key in means else "" for key, _ in columns.values()]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines)
 
