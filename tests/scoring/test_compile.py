@@ -1,10 +1,12 @@
-"""Norms and MLPs compiled, attention not: the same numbers."""
+"""Norms and MLPs compiled, and on a GPU a decoding step's attention: the same numbers."""
 
 import shutil
 
 import pytest
 import torch
 
+from swirl_lightning.rollout.decode import DecodeLayout, attention_of_one
+from swirl_lightning.scoring.explicit import KeyScores
 from swirl_lightning.scoring.scorer import CausalScorer
 from swirl_lightning.types import Role
 from swirl_lightning.world_model import WorldModel, WorldModelConfig
@@ -45,6 +47,33 @@ def test_every_model_of_the_pair_is_compiled(tmp_path, storage):
         assert len(compiled(model)) == 2 * 3
     with world_model.use(Role.IDM) as model:
         assert not any("attn" in name for name in compiled(model))
+
+
+@pytest.mark.parametrize("scores", [KeyScores(), KeyScores(window=5, softcap=4.0, sinks=torch.randn(4))], ids=["plain", "all"])
+def test_attention_of_a_step_is_one_graph_for_all_lengths(monkeypatch, scores):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    fused = torch.compile(attention_of_one, dynamic=True, fullgraph=True, backend=backend)
+    monkeypatch.setattr("swirl_lightning.rollout.decode.compiled_attention", lambda: fused)
+    module = torch.nn.Module()
+    module.layer_idx = 0
+    for b, g, p, capacity in ((2, 3, 7, 6), (4, 2, 9, 10)):
+        torch.manual_seed(b)
+        prefix = {0: (torch.randn(b, 2, p, 8), torch.randn(b, 2, p, 8))}
+        lengths = torch.arange(p, p - b, -1)
+        plain, other = (DecodeLayout(prefix, lengths, (p - b + 1, p), g, capacity, {}, compiled=on) for on in (False, True))
+        for step in range(capacity):
+            new = [torch.randn(b * g, heads, 1, 8) for heads in (4, 2, 2)]
+            results = []
+            for layout in (plain, other):
+                layout.start(step)
+                results.append(layout.attend(module, *new, scores))
+            torch.testing.assert_close(*results)
+    assert len(graphs) <= 2  # the first shape, then any shape
 
 
 def test_a_missing_compiler_is_named(monkeypatch):

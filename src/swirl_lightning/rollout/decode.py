@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ class DecodeLayout:
         own: per layer, keys and values of generated tokens, [B, G, kv_heads, capacity, head_dim], filled up to ``step``.
         capacity: most tokens a member may generate.
         step: index of the token that is fed now.
+        compiled: whether ``torch.compile`` fuses a step's attention.
     """
 
     prefix: Mapping[int, tuple[Tensor, Tensor]]
@@ -31,6 +33,7 @@ class DecodeLayout:
     capacity: int
     own: dict[int, tuple[Tensor, Tensor]]
     step: int = 0
+    compiled: bool = False
     _hidden: dict[int | None, Tensor | None] = field(default_factory=dict, repr=False)  # by window, of this step
 
     def start(self, step: int) -> None:
@@ -56,27 +59,18 @@ class DecodeLayout:
         (b, kv, p, d), g, t = pk.shape, self.group_size, self.step
         if layer not in self.own:
             room = (b, g, kv, self.capacity)
-            self.own[layer] = (key.new_empty(*room, d), value.new_empty(*room, value.shape[-1]))
+            new = torch.zeros if self.compiled else torch.empty  # all of the room is looked at in one shape, or what is filled
+            self.own[layer] = tuple(new(*room, x.shape[-1], dtype=x.dtype, device=x.device) for x in (key, value))
         ok, ov = self.own[layer]
         ok[:, :, :, t] = key.view(b, g, kv, d)
         ov[:, :, :, t] = value.view(b, g, kv, -1)
-        rep = query.shape[1] // kv
-        q = query.view(b, g, kv, rep, d) * (d**-0.5 if scores.scaling is None else scores.scaling)
-        shared = q.transpose(1, 2).reshape(b, kv, g * rep, d)  # [B, kv, G*rep, d]
-        to_prefix = (shared @ pk.transpose(-1, -2)).view(b, kv, g, rep, p).transpose(1, 2)  # [B, G, kv, rep, P]
-        to_own = q @ ok[:, :, :, : t + 1].transpose(-1, -2)  # [B, G, kv, rep, t+1]
-        to_prefix, to_own = scores.capped(to_prefix), scores.capped(to_own)
-        hidden = self._prefix_hidden(p, scores.window)
-        if hidden is not None:
-            to_prefix = to_prefix.masked_fill(hidden[:, None, None, None], -torch.inf)
-        if scores.window is not None and t + 1 > scores.window:
-            to_own[..., : t + 1 - scores.window] = -torch.inf
-        sinks = None if scores.sinks is None else scores.sinks.to(q.dtype).view(kv, rep, 1).expand(b, g, kv, rep, 1)
-        weights = scores.weights(torch.cat([to_prefix, to_own], dim=-1), sinks)  # [B, G, kv, rep, P+t+1]
-        on_prefix = weights[..., :p].transpose(1, 2).reshape(b, kv, g * rep, p)
-        out = (on_prefix @ pv).view(b, kv, g, rep, -1).transpose(1, 2)  # [B, G, kv, rep, value_dim]
-        out = out + weights[..., p:] @ ov[:, :, :, : t + 1]
-        return out.reshape(b * g, 1, kv * rep, -1)
+        if not self.compiled:
+            ok, ov = ok[:, :, :, : t + 1], ov[:, :, :, : t + 1]
+        hidden = self._prefix_hidden(p, scores.window), self._own_hidden(ok.shape[3], scores.window)
+        sinks = None if scores.sinks is None else scores.sinks.to(query.dtype)
+        attention = compiled_attention() if self.compiled else attention_of_one
+        out = attention(query.view(b, g, kv, -1, d), pk, pv, ok, ov, *hidden, sinks, scores)
+        return out.reshape(b * g, 1, query.shape[1], -1)
 
     def _prefix_hidden(self, p: int, window: int | None) -> Tensor | None:
         """Prompt positions that may not be seen, bool [B, P], or None when all may; found once a step."""
@@ -91,6 +85,14 @@ class DecodeLayout:
                     hidden = hidden | (at <= (self.prefix_lengths + self.step)[:, None] - window)
             self._hidden[window] = hidden
         return self._hidden[window]
+
+    def _own_hidden(self, s: int, window: int | None) -> Tensor | None:
+        """Of S places for generated tokens those that may not be seen, bool [S], or None when all may."""
+        first = 0 if window is None else max(self.step + 1 - window, 0)
+        if first == 0 and s == self.step + 1 and not self.compiled:  # where it is, always a mask: one graph
+            return None
+        at = torch.arange(s, device=self.prefix_lengths.device)
+        return (at < first) | (at > self.step)
 
     def keep(self, prompts: Tensor, members: Tensor) -> None:
         """Drops finished prompts and members.
@@ -107,3 +109,53 @@ class DecodeLayout:
         self.own = {i: (k[rows, members], v[rows, members]) for i, (k, v) in self.own.items()}
         self.group_size = members.shape[1]
         self._hidden.clear()
+
+
+def attention_of_one(
+    query: Tensor,
+    pk: Tensor,
+    pv: Tensor,
+    ok: Tensor,
+    ov: Tensor,
+    prefix_hidden: Tensor | None,
+    own_hidden: Tensor | None,
+    sinks: Tensor | None,
+    scores: KeyScores,
+) -> Tensor:
+    """Attention of one new token a member to its prompt and to what it has generated.
+
+    Args:
+        query: [B, G, kv_heads, heads/kv_heads, head_dim].
+        pk: keys of the prompts, [B, kv_heads, P, head_dim].
+        pv: values of the prompts, [B, kv_heads, P, value_dim].
+        ok: keys of generated tokens, [B, G, kv_heads, S, head_dim].
+        ov: values of generated tokens, [B, G, kv_heads, S, value_dim].
+        prefix_hidden: prompt positions that may not be seen, bool [B, P]; None when all may.
+        own_hidden: generated tokens that may not be seen, bool [S]; None when all may.
+        sinks: [heads] of the query's type, or None.
+        scores: how keys are scored.
+
+    Returns:
+        [B, G, kv_heads, heads/kv_heads, value_dim].
+    """
+    (b, g, kv, rep, d), p = query.shape, pk.shape[2]
+    q = query * (d**-0.5 if scores.scaling is None else scores.scaling)
+    shared = q.transpose(1, 2).reshape(b, kv, g * rep, d)
+    to_prefix = (shared @ pk.transpose(-1, -2)).view(b, kv, g, rep, p).transpose(1, 2)  # [B, G, kv, rep, P]
+    to_own = q @ ok.transpose(-1, -2)  # [B, G, kv, rep, S]
+    to_prefix, to_own = scores.capped(to_prefix), scores.capped(to_own)
+    if prefix_hidden is not None:
+        to_prefix = to_prefix.masked_fill(prefix_hidden[:, None, None, None], -torch.inf)
+    if own_hidden is not None:
+        to_own = to_own.masked_fill(own_hidden, -torch.inf)
+    ends = None if sinks is None else sinks.view(kv, rep, 1).expand(b, g, kv, rep, 1)
+    weights = scores.weights(torch.cat([to_prefix, to_own], dim=-1), ends)  # [B, G, kv, rep, P+S]
+    on_prefix = weights[..., :p].transpose(1, 2).reshape(b, kv, g * rep, p)
+    out = (on_prefix @ pv).view(b, kv, g, rep, -1).transpose(1, 2)
+    return out + weights[..., p:] @ ov
+
+
+@cache
+def compiled_attention() -> Callable[..., Tensor]:
+    """``attention_of_one`` fused, for any number of prompts, members and keys; compiled at its first use."""
+    return torch.compile(attention_of_one, dynamic=True)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from typing_extensions import override
 
 from swirl_lightning.distributed.sharding import device_of
+from swirl_lightning.internals import is_compiled
 from swirl_lightning.rollout.decode import DecodeLayout
 from swirl_lightning.scoring.attention import inputs_of
 from swirl_lightning.scoring.own_forward import head_at
@@ -70,6 +71,8 @@ class SharedDecoder(Decoder):
         self.layout = DecodeLayout(
             self.prefixes.values, self.lengths, (min(sizes), max(sizes)), self.group_size, self.capacity, {}
         )
+        # on a CPU a step costs its products, and fusing what is between them costs more than it gains
+        self.layout.compiled = self.lengths.is_cuda and any(map(is_compiled, self.model.modules()))
         return logits.detach()
 
     @override
