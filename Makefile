@@ -78,17 +78,19 @@ format: install ## let ruff rewrite the code
 study: install ## ten seeds of the quickstart's rows, docs/study.md
 	$(BIN)/swirl study --config configs/study/doorkey.yaml
 
-bench: install ## CPU-sized benchmarks: attention, log-probabilities against plain rows, a step of ours (minutes)
+bench: install ## CPU-sized benchmarks: attention, log-probabilities, a step of ours, closed form, growth (half an hour)
 	$(BIN)/python benchmarks/attention.py --json runs/bench/attention.json
 	$(BIN)/python benchmarks/logprobs.py --json runs/bench/logprobs.json
-	$(BIN)/python benchmarks/swirl_step.py --alone --threads 1 --shape phase2-text --rounds 2 --json runs/bench/alone.json
+	$(BIN)/python benchmarks/swirl_step.py --peers --threads 1 --shape phase2-text --rounds 2 --json runs/bench/alone.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/closed_form.py --json runs/bench/closed-form.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py --json runs/bench/growth.json --picture runs/bench/growth.png
 
 bench-trl: install ## a whole step against TRL's GRPOTrainer, which gets an environment of its own (half an hour)
 	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
 	.venv-trl/bin/pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -r benchmarks/requirements-trl.txt
-	for run in phase2-text:16384 phase2-text-observation:16384 phase1-text:1100 phase1-image:1070; do \
-	  $(BIN)/python benchmarks/swirl_step.py --threads 1 --rounds 2 \
-	    --shape $${run%:*} --token-budget $${run#*:} --json runs/bench/$${run%:*}.json || exit 1; done
+	for shape in phase2-text phase2-text-observation phase1-text phase1-image; do \
+	  $(BIN)/python benchmarks/swirl_step.py --threads 1 --rounds 5 --plain-rounds 1 \
+	    --shape $$shape --json runs/bench/$$shape.json || exit 1; done
 
 gpu: install ## what only a GPU can show, under 25 minutes on one H100: docs/gpu.md (goes on where it stopped; OPTIONS="--only steps")
 	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl

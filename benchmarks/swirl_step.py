@@ -109,6 +109,8 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, list[dict
         differences = agreement({name: worker.step() for name, worker in workers.items()})
         for i in range(count):
             for name, worker in workers.items():
+                if name == "plain" and i >= args.warmup + args.plain_rounds:
+                    continue
                 values = worker.step()
                 print(f"  {'warm-up' if i < args.warmup else f'round {i}'} {name}: {values['seconds']:.2f} s", flush=True)
                 if i >= args.warmup:
@@ -187,6 +189,7 @@ def main() -> None:
     parser.add_argument("--peer-checkpointing", action="store_true", help="gradient checkpointing in TRL (its default)")
     parser.add_argument("--groups", type=int, default=2, help="groups a step")
     parser.add_argument("--rounds", type=int, default=3, help="counted steps of each side")
+    parser.add_argument("--plain-rounds", type=int, default=1000, help="of them with plain TRL, whose steps take minutes")
     parser.add_argument("--warmup", type=int, default=1, help="steps of each side that are not counted")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each side")
     parser.add_argument("--token-budget", type=int, default=16384, help="SwirlModule.token_budget")
