@@ -45,8 +45,8 @@ class WorldModelConfig:
         compute_dtype: What products are computed in; ``auto`` is bfloat16 on CUDA and float32 elsewhere. A wide model gains by
             bfloat16 on a CPU with AVX512-BF16 or AMX, too: ``fastest`` is bfloat16 wherever the processor has it.
         gradient_checkpointing: Recompute activations in the backward pass.
-        compile: Let ``torch.compile`` fuse what is between attention layers (norms, MLPs). It costs a minute at the start and
-            needs a C++ compiler on a CPU.
+        compile: Let ``torch.compile`` fuse what is between attention layers (norms, MLPs), and on a GPU a decoding step's
+            attention. It costs a minute at the start and needs a C++ compiler on a CPU.
         trust_remote_code: Run model code that comes with the checkpoint. Off: strangers' code is not run.
         seed: Seed of a random initialisation.
     """
