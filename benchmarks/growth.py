@@ -113,7 +113,7 @@ def measure(names: Sequence[str], rounds: int, largest: int, pairs: Sequence[int
             print(f"{name} {value}: {points[-1]['seconds']:.2f} s, {points[-1]['flops'] / 1e9:,.0f} GFLOP", flush=True)
         result[name] = {"unit": sweep.unit, "points": points}
     if pairs:
-        reading(100)  # imports
+        reading(1000)  # imports
         points = [{"value": n, "flops": float(n)} | reading(n) for n in pairs]
         result["data"] = {"unit": "pairs, reading and splitting a file", "points": points}
     for found in result.values():
