@@ -59,8 +59,9 @@ class DecodeLayout:
         (b, kv, p, d), g, t = pk.shape, self.group_size, self.step
         if layer not in self.own:
             room = (b, g, kv, self.capacity)
-            new = torch.zeros if self.compiled else torch.empty  # all of the room is looked at in one shape, or what is filled
-            self.own[layer] = tuple(new(*room, x.shape[-1], dtype=x.dtype, device=x.device) for x in (key, value))
+            self.own[layer] = (key.new_empty(*room, d), value.new_empty(*room, value.shape[-1]))
+            if self.compiled:  # which looks at all of the room
+                self.own[layer][0].zero_(), self.own[layer][1].zero_()
         ok, ov = self.own[layer]
         ok[:, :, :, t] = key.view(b, g, kv, d)
         ov[:, :, :, t] = value.view(b, g, kv, -1)
