@@ -136,6 +136,7 @@ def table(result: dict[str, Any]) -> str:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Measured against counted, one panel a quantity; the count is drawn at the rate of large products."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(3.2 * len(result), 3.2), layout="constrained")
     for axis, (name, found) in zip(figure.subplots(1, len(result), squeeze=False)[0], result.items(), strict=True):
@@ -143,6 +144,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.loglog(x, [point["seconds"] for point in found["points"]], "o-", label="measured")
         if name != "data":
             axis.loglog(x, [point["flops"] / point["flops_per_second"] for point in found["points"]], "--", label="counted")
+        axis.set_xticks(x, [f"{n:,}" if n < 1e4 else f"{n / 1000:,.0f}k" for n in x], fontsize=7)
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(f"{name}: exponent {found['exponent']:.2f}", fontsize=10)
         axis.set_xlabel(found["unit"])
         axis.grid(visible=True, which="both", alpha=0.2)

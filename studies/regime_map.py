@@ -38,6 +38,7 @@ def run_cell(labels: int, pairs: int, args: argparse.Namespace) -> list[dict[str
             "data.init_args.max_unlabelled": pairs,
             "trainer.callbacks": CALLBACKS,
         },
+        of="recommended",
         title=f"{labels} labels, {pairs} state-only pairs",
     )
     found = {row["method"]: row for row in study.run()["rows"]}
