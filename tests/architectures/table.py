@@ -19,15 +19,18 @@ _WHY = {
     "llama4_text": "attends in chunks, and scales queries by their place in the row",
     "phimoe": "tells the mask of its sliding window, and not the attention",
     **dict.fromkeys(
-        ("qwen3_5_text", "qwen3_next", "minimax", "olmo_hybrid"),
+        ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "minimax", "olmo_hybrid"),
         "linear attention runs along the row, and would run from one member into the next",
     ),
-    **dict.fromkeys(("lfm2", "lfm2_moe"), "a convolution runs along the row, and would run from one member into the next"),
+    **dict.fromkeys(
+        ("lfm2", "lfm2_moe", "lfm3", "zaya"), "a convolution runs along the row, and would run from one member into the next"
+    ),
     **dict.fromkeys(_RECURRENT, "a recurrent state runs along the row, and would run from one member into the next"),
     **dict.fromkeys(
-        ("gpt_neo", "gptj", "codegen", "bloom", "mpt", "falcon", "openai-gpt", "xglm"), "its attention cannot be exchanged"
+        ("gpt_neo", "gptj", "codegen", "bloom", "mpt", "falcon", "openai-gpt", "xglm", "gpt_neox_japanese", "roformer"),
+        "its attention cannot be exchanged",
     ),
-    "roberta": "its own positions begin behind the id of the padding token",
+    **dict.fromkeys(("roberta", "xlm-roberta"), "its own positions begin behind the id of the padding token"),
 }
 """What is behind it where a family's rows cannot share prefixes, found by reading its code in transformers."""
 _ROW = re.compile(r"^\| `([\w-]+)` \| (\w+) rows \| ([^|]+) \|", re.MULTILINE)

@@ -14,6 +14,7 @@ from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs import Codec
 from swirl_lightning.rollout.self_check import rollout_path
+from swirl_lightning.scoring.positions import positions_of
 from swirl_lightning.scoring.scorer import CausalScorer
 from swirl_lightning.scoring.self_check import probe_ids, rows_of_embedding, scoring_path
 from swirl_lightning.types import Role, ScoredRow, Splits, Transition
@@ -79,16 +80,11 @@ def prompt_room(model: PreTrainedModel, roles: Mapping[Role, RoleSettings]) -> i
     Raises:
         ValueError: if completions alone fill the model's positions.
     """
-    limit = _positions(model)
+    limit = positions_of(model)
     longest = max(settings.sampling.max_new_tokens for settings in roles.values())
     if limit is not None and longest >= limit:
         raise ValueError(f"sampling.max_new_tokens={longest} leaves no room for a prompt: the model has {limit} positions")
     return MOST_PROMPT_TOKENS if limit is None else min(MOST_PROMPT_TOKENS, limit - longest)
-
-
-def _positions(model: PreTrainedModel) -> int | None:
-    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return limit
 
 
 def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: Mapping[Role, RoleSettings]) -> None:
@@ -109,7 +105,7 @@ def check_fit(model: PreTrainedModel, base: str, prompts: PromptBuilder, roles: 
             f"the codec has {prompts.codec.vocab_size} token ids but model {base!r} only "
             f"{embeddings} embeddings: they do not belong together"
         )
-    limit = _positions(model)
+    limit = positions_of(model)
     for role, settings in roles.items():
         room = settings.sampling.max_new_tokens
         if limit is not None and prompts.max_prompt_tokens + room > limit:

@@ -11,6 +11,7 @@ from typing_extensions import override
 from swirl_lightning.rollout.base import RolloutEngine, RolloutRequest
 from swirl_lightning.rollout.drawing import draw
 from swirl_lightning.rollout.self_check import rollout_path
+from swirl_lightning.scoring.positions import positions_of
 from swirl_lightning.types import SamplingParams, Trajectory
 
 
@@ -36,7 +37,7 @@ class TransformersEngine(RolloutEngine):
 
 
 def _check_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], params: SamplingParams) -> None:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = positions_of(model)
     for i, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {i} is empty: a completion needs at least one token to continue")

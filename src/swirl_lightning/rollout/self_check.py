@@ -19,12 +19,13 @@ from swirl_lightning.scoring.self_check import (
     model_key,
     own_logits,
     probe_ids,
+    reach,
     rows_of_embedding,
     scoring_path,
 )
 from swirl_lightning.types import SamplingParams
 
-_LENGTHS = (9, 5, 7)  # of the prompts: unequal, beyond the narrowed windows
+_LENGTHS = (9, 5, 7)  # of the prompts: unequal, beyond the narrowed windows; the first goes beyond chunks and blocks, too
 _NEW = 5  # tokens
 
 
@@ -69,8 +70,9 @@ def compare_rollouts(model: PreTrainedModel, path: RolloutPath) -> str:
         How closely they agree.
     """
     tolerance = Tolerance.of(model)
-    ids = probe_ids(model, sum(_LENGTHS))
-    prompts = [ids[sum(_LENGTHS[:i]) :][:n] for i, n in enumerate(_LENGTHS)]
+    lengths = (_LENGTHS[0] + reach(model), *_LENGTHS[1:])
+    ids = probe_ids(model, sum(lengths))
+    prompts = [ids[sum(lengths[:i]) :][:n] for i, n in enumerate(lengths)]
     stop_ids = range(0, rows_of_embedding(model), 3)  # some end early
     drawn = [
         draw(model, RolloutRequest(prompts, (1, 2, 3), members, SamplingParams(_NEW, temperature), stop, pad_id=0), path)

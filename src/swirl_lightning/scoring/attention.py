@@ -29,6 +29,7 @@ from swirl_lightning.scoring.two_parts import attend_in_two_parts, two_parts_ker
 
 ATTENTION_NAME = "swirl_shared_prefix"
 _ON_MASK = "swirl_layout"
+_UNDERSTOOD = frozenset({"s_aux", "position_ids", "cache_position"})  # tensors that choose no keys, or that are heeded
 _COPY_COST = 32  # copying one key and value costs about as much as letting this many queries visit it
 
 
@@ -51,9 +52,20 @@ def _attention(
     shared_prefix: AttentionLayout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The registered function: the layout's attention where one is given, plain SDPA otherwise."""
+    """The registered function: the layout's attention where one is given, plain SDPA otherwise.
+
+    Raises:
+        NotImplementedError: if the architecture asks for more than causal attention, whether or not a short row shows it:
+            sparse attention (DeepSeek-V3.2, GLM-5, MiniMax-M3) sees all keys up to a length and the chosen ones beyond.
+    """
+    for name, told in kwargs.items():
+        if isinstance(told, Tensor) and name not in _UNDERSTOOD:
+            raise NotImplementedError(f"attention that is told {name!r}, which only the architecture's own heeds")
     scores = KeyScores(scaling, kwargs.get("sliding_window"), kwargs.get("softcap"), kwargs.get("s_aux"))
-    shared_prefix = shared_prefix or getattr(attention_mask, _ON_MASK, None)
+    given = getattr(attention_mask, _ON_MASK, None)
+    if shared_prefix is not None and attention_mask is not None and given is None:
+        raise NotImplementedError("a mask that the architecture makes for itself")
+    shared_prefix = shared_prefix or given
     if shared_prefix is not None:
         return shared_prefix.attend(module, query, key, value, scores).contiguous(), None  # as the model's own
     if scores.in_kernels:

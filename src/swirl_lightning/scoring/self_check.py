@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -23,6 +24,7 @@ from swirl_lightning.internals import attention_name
 from swirl_lightning.scoring.attention import ATTENTION_NAME
 from swirl_lightning.scoring.packing import Group
 from swirl_lightning.scoring.passes import ScoringPath, prefill, score_in_turns, score_pass
+from swirl_lightning.scoring.positions import positions_of
 from swirl_lightning.types import ScoredRow
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ P = TypeVar("P")
 EAGER = "eager"
 WINDOW = 6  # tokens; sliding windows are narrowed to it while a check runs, so that small inputs leave them
 _WINDOWS = ("sliding_window", "attention_chunk_size")
+_LENGTHS = re.compile("chunk|block|compress|topk")  # in names of a configuration: tokens after which something else begins
+_FARTHEST = 512  # of them that a check looks beyond; sparse attention tells of itself (scoring/attention.py)
 
 
 class UnsupportedModelError(ValueError):
@@ -177,8 +181,10 @@ class _Probe:
 
     def __init__(self, model: PreTrainedModel, *, gradients: bool) -> None:
         self.model, self.tolerance = model, Tolerance.of(model)
-        ids = probe_ids(model, 16)
-        self.groups = [[ScoredRow((*ids[:n], *ids[n + k : n + 2 * k + 2]), n) for k in range(3)] for n in (7, 8)]
+        with quietly(model):
+            far = reach(model)
+        ids = probe_ids(model, far + 16)
+        self.groups = [[ScoredRow((*ids[:n], *ids[n + k : n + 2 * k + 2]), n) for k in range(3)] for n in (far + 7, 8)]
         rows = [row for group in self.groups for row in group]
         with quietly(model), torch.set_grad_enabled(gradients):
             own = own_logprobs(model, rows)
@@ -300,6 +306,22 @@ def probe_ids(model: PreTrainedModel, count: int) -> list[int]:
     special = {value for name, value in model.config.to_dict().items() if name.endswith("token_id")}
     ordinary = [i for i in range(min(vocabulary, 1000)) if i not in special] or [0]
     return [ordinary[(7 + 37 * i) % len(ordinary)] for i in range(count)]
+
+
+def reach(model: PreTrainedModel) -> int:
+    """Tokens after which an architecture computes in another way: chunks, blocks, compressed keys; 0 where there are none.
+
+    A check on shorter rows alone would not see what comes then. Sliding windows are narrowed instead.
+    """
+
+    def lengths(config: Mapping[str, object]) -> Iterator[int]:
+        for name, value in config.items():
+            values = value.values() if isinstance(value, Mapping) else [value]
+            if _LENGTHS.search(name):
+                yield from (int(v) for v in values if isinstance(v, int) and WINDOW < v <= _FARTHEST)
+
+    room = positions_of(model) or 2 * _FARTHEST
+    return max((n for n in lengths(model.config.get_text_config().to_dict()) if n + 16 <= room), default=0)
 
 
 @contextlib.contextmanager
