@@ -1,7 +1,9 @@
 """Tiny random-weight models of many architectures, a line each: a model type and what its configuration needs."""
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING
+
+from swirl_lightning.world_model.loading import kind_of
 
 VOCAB = 120
 _COMMON = {
@@ -40,6 +42,7 @@ _WHOLE = {name: value for name, value in _COMMON.items() if name in ("head_dim",
 _LINEAR = {"layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8, "linear_value_head_dim": 8}
 _LINEAR |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
 _SCALED = {"logits_scaling": 4.0, "attention_multiplier": 0.3, "residual_multiplier": 0.5}
+_THREE_AXES = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}}
 _DECODER = {"is_decoder": True}
 _HYBRID = {"layers_block_type": ["mamba", "hybrid"], "attention_hidden_size": 64, "attention_head_dim": 16}
 
@@ -180,20 +183,64 @@ FAMILIES = {
     "electra": _DECODER,
     "xlm-roberta": _DECODER,
     "roformer": _DECODER,
+    # vision-language models, of which the language model is used
+    "gemma3": {},
+    "qwen2_vl": _THREE_AXES,
+    "qwen2_5_vl": _THREE_AXES,
+    "qwen3_vl": {},
+    "qwen3_vl_moe": {},
+    "glm4v": _THREE_AXES,
+    "smolvlm": {},
+    "idefics3": {},
+    "llava": {},
+    "paligemma": {},
+    "internvl": {},
+    "mistral3": {},
+    "aya_vision": {},
+    "deepseek_vl": {},
+    "exaone4_5": {},
+    "lfm2_vl": {},
     "roberta": _DECODER,
 }
 
 
-def tiny(name, *, attention=None, **changes):
-    """A small model with weights large enough that every part of it shows in its logits."""
+_EYES = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "depth": 1,
+    "num_attention_heads": 2,
+    "num_heads": 2,
+    "embed_dim": 16,
+    "out_hidden_size": 32,
+    "image_size": 16,
+    "patch_size": 8,
+}
+"""Of a vision tower, which reads no text."""
+
+
+def _known(config, common):
+    names = config.to_dict()  # of some, asking for an attribute raises where layers differ in it
+    return {key: value for key, value in common.items() if key in names or hasattr(config, key)}
+
+
+def _config(name, changes):
     kind = CONFIG_MAPPING[name]
     known = kind()
-    own_names = known.to_dict()  # of some, asking for an attribute raises where layers differ in it
-    own = FAMILIES[name]
-    given = {key: value for key, value in _COMMON.items() if key in own_names or hasattr(known, key)}
-    config = kind(**{key: value for key, value in {**given, **own, **changes}.items() if value is not None})
+    if "text_config" not in kind.sub_configs:
+        given = {**_known(known, _COMMON), **FAMILIES[name], **changes}
+        return kind(**{key: value for key, value in given.items() if value is not None})
+    text, eyes = known.text_config, known.vision_config
+    text_config = {**_known(text, _COMMON), **FAMILIES.get(text.model_type, {}), **FAMILIES[name], **changes}
+    kinds = {part: {"model_type": config.model_type} for part, config in (("text_config", text), ("vision_config", eyes))}
+    return kind(text_config=text_config | kinds["text_config"], vision_config=_known(eyes, _EYES) | kinds["vision_config"])
+
+
+def tiny(name, *, attention=None, **changes):
+    """A small model with weights large enough that every part of it shows in its logits."""
+    config = _config(name, changes)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    model = kind_of(config, name).from_config(config, attn_implementation=attention).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -136,3 +136,12 @@ def test_what_comes_out_of_the_model_is_scaled_once():
     wanted = build("llama")
     torch.testing.assert_close(CausalScorer()(model, groups).logprobs, CausalScorer()(wanted, groups).logprobs)
     assert compare_rollouts(model, RolloutPath.SHARED).startswith("equal within")
+
+
+def test_a_model_that_needs_more_than_token_ids_is_refused_in_one_sentence(monkeypatch):
+    model = build("llama")
+    monkeypatch.setattr(model, "forward", lambda input_ids, pixel_values, **_: None)
+    with pytest.raises(
+        UnsupportedModelError, match=r"^LlamaForCausalLM .* cannot continue plain token ids, so nothing .*pixel_values"
+    ):
+        scoring_path(model)

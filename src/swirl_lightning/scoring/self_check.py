@@ -36,6 +36,14 @@ _LENGTHS = re.compile("chunk|block|compress|topk")  # in names of a configuratio
 _FARTHEST = 512  # of them that a check looks beyond; sparse attention tells of itself (scoring/attention.py)
 
 
+_ANY_TROUBLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Whatever an architecture throws at inputs that it does not take."""
+
+
+def _first_line(error: Exception) -> str:
+    return f"{error}".split("\n")[0] or type(error).__name__
+
+
 class UnsupportedModelError(ValueError):
     """No way of computing agrees with the model's own logits."""
 
@@ -123,7 +131,13 @@ def _key(model: PreTrainedModel, gradients: bool, attention: str | None = None) 
 def _choose(model: PreTrainedModel, gradients: bool) -> _Found:
     own = attention_name(model)
     rungs = [(ScoringPath.SHARED, own), (ScoringPath.PLAIN, own), (ScoringPath.PLAIN, EAGER)]
-    probe = _Probe(model, gradients=gradients and any(p.requires_grad for p in model.parameters()))
+    try:
+        probe = _Probe(model, gradients=gradients and any(p.requires_grad for p in model.parameters()))
+    except _ANY_TROUBLE as error:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} (model_type {model.config.model_type!r}) cannot continue plain token ids, so nothing is "
+            f"trained: {_first_line(error)}. Choose another base model"
+        ) from error
 
     def check(rung: tuple[ScoringPath, str]) -> str:
         if rung[0] is ScoringPath.SHARED and own != ATTENTION_NAME:
@@ -161,9 +175,8 @@ def first_that_agrees(
         try:
             with quietly(model):
                 reason = check(rung)
-        except (_DisagreementError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            # whatever an architecture throws at inputs that it does not take: the next rung is tried, this one's reason kept
-            reason, failed = f"{error}".split("\n")[0] or type(error).__name__, True
+        except (_DisagreementError, *_ANY_TROUBLE) as error:  # the next rung is tried, this one's reason kept
+            reason, failed = _first_line(error), True
         if not any_rank(failed, model):
             log.info(
                 "%s of %s: %s (%s)", what, type(model).__name__, name(rung), "; ".join([*refused, f"{name(rung)} {reason}"])

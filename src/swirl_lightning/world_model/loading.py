@@ -11,8 +11,12 @@ import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.utils import CONFIG_NAME
 
 from swirl_lightning.hints import did_you_mean
@@ -55,7 +59,9 @@ def load_causal_lm(
     if empty:
         with without_weights():
             config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
-            model = AutoModelForCausalLM.from_config(config, dtype=torch_dtype, trust_remote_code=trust_remote_code)
+            model = kind_of(config, base).from_config(  # type: ignore[no-untyped-call]
+                config, dtype=torch_dtype, trust_remote_code=trust_remote_code
+            )
         assert isinstance(model, PreTrainedModel)
         model.tie_weights()  # making parameters anew has untied them
         model.eval()
@@ -66,10 +72,28 @@ def load_causal_lm(
     config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch_dtype, trust_remote_code=trust_remote_code)
+        model = kind_of(config, base).from_config(  # type: ignore[no-untyped-call]
+            config, dtype=torch_dtype, trust_remote_code=trust_remote_code
+        )
     assert isinstance(model, PreTrainedModel)
     model.eval()
     return model
+
+
+def kind_of(config: PretrainedConfig, base: str) -> type[AutoModelForCausalLM | AutoModelForImageTextToText]:
+    """What loads a model: a causal LM, or a vision-language model, of which the language model is used.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None):
+        return AutoModelForCausalLM
+    if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return AutoModelForImageTextToText
+    raise ValueError(
+        f"world_model.base: {base!r} is a model of type {config.model_type!r}, which does not write text from left to right; "
+        "give a causal language model"
+    )
 
 
 def compile_between_attention(model: PreTrainedModel) -> None:
@@ -150,7 +174,8 @@ def check_hub_name(name: str, option: str) -> None:
 
 
 def _pretrained(base: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
+    model = kind_of(config, base).from_pretrained(base, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True)
     assert isinstance(model, PreTrainedModel)
     model.eval()
     return model
