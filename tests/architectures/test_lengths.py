@@ -68,6 +68,20 @@ def test_rows_end_where_positions_do_or_begin_to_turn_otherwise(name, changes, p
         TransformersEngine().generate(model, RolloutRequest(beyond, (1,), 2, SamplingParams(2, 1.0), (1,), 2))
 
 
+def test_queries_that_are_scaled_by_their_place_from_thousands_of_tokens_on():
+    scaled = {"floor_scale": 30, "attn_scale": 0.5, "attn_temperature_tuning": True, "no_rope_layers": [0, 0]}
+    own, model = tiny("llama4_text", attention="eager", **scaled), tiny("llama4_text", **scaled)
+    prefer_shared_prefix(model)
+    assert rollout_path(model) is RolloutPath.EQUAL_LENGTHS  # its places count padding
+    prompts = [list(range(3, 50)), list(range(3, 30))]
+    drawn = TransformersEngine().generate(model, RolloutRequest(prompts, (1, 2), 2, SamplingParams(9, 1.0), (119,), 2))
+    for i, prompt in enumerate(prompts):
+        ids = drawn.completion_ids(i, 0)
+        with torch.no_grad():
+            logs = own_logs(own, [*prompt, *ids], len(prompt))
+        torch.testing.assert_close(drawn.logprobs[i, 0, : len(ids)], of_tokens(logs, ids), atol=EXACT, rtol=0)
+
+
 def test_a_check_looks_beyond_chunks_and_blocks_but_narrows_windows():
     with quietly(model := tiny("llama4_text", attention_chunk_size=100, layer_types=["chunked_attention", "full_attention"])):
         assert reach(model) == 0

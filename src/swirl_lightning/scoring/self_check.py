@@ -30,8 +30,13 @@ from swirl_lightning.types import ScoredRow
 log = logging.getLogger(__name__)
 P = TypeVar("P")
 EAGER = "eager"
-WINDOW = 6  # tokens; sliding windows are narrowed to it while a check runs, so that small inputs leave them
-_WINDOWS = ("sliding_window", "attention_chunk_size")
+WINDOW = 6  # tokens; sliding windows and the like are narrowed to it while a check runs, so that small inputs leave them
+_WINDOWS = (
+    "sliding_window",
+    "attention_chunk_size",
+    "floor_scale",
+    "log_scaling_n_floor",
+)  # the last two: of queries, by place
 _LENGTHS = re.compile("chunk|block|compress|topk")  # in names of a configuration: tokens after which something else begins
 _FARTHEST = 512  # of them that a check looks beyond; sparse attention tells of itself (scoring/attention.py)
 
