@@ -138,6 +138,8 @@ def _choose(model: PreTrainedModel, gradients: bool) -> _Found:
     rungs = [(ScoringPath.SHARED, own), (ScoringPath.PLAIN, own), (ScoringPath.PLAIN, EAGER)]
     try:
         probe = _Probe(model, gradients=gradients and any(p.requires_grad for p in model.parameters()))
+    except torch.OutOfMemoryError:
+        raise
     except _ANY_TROUBLE as error:
         raise UnsupportedModelError(
             f"{type(model).__name__} (model_type {model.config.model_type!r}) cannot continue plain token ids, so nothing is "
