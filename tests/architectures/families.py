@@ -37,12 +37,11 @@ _LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rop
 _LATENT |= {"num_key_value_heads": 4}
 _EXPERT_GROUPS = {"n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}
 _CHOSEN = {"index_head_dim": 8, "index_n_heads": 16, "index_topk": 12}  # few heads give many keys a score of exactly 0
-_PARTS = {"hidden_size_per_layer_input": 8, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0] * 2}
-_WHOLE = {name: value for name, value in _COMMON.items() if name in ("head_dim", "num_key_value_heads")}
+_PER_LAYER = {"vocab_size_per_layer_input": VOCAB, "hidden_size_per_layer_input": 8}
 _LINEAR = {"layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8, "linear_value_head_dim": 8}
 _LINEAR |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
 _SCALED = {"logits_scaling": 4.0, "attention_multiplier": 0.3, "residual_multiplier": 0.5}
-_THREE_AXES = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}}
+_MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}}
 _DECODER = {"is_decoder": True}
 _HYBRID = {"layers_block_type": ["mamba", "hybrid"], "attention_hidden_size": 64, "attention_head_dim": 16}
 
@@ -87,8 +86,14 @@ FAMILIES = {
     "diffllama": {},
     "doge": {},
     "persimmon": {},
-    "gemma3n_text": {**_SLIDING, "vocab_size_per_layer_input": VOCAB, "num_kv_shared_layers": 0, **_PARTS},
-    "gemma4_text": {**_SLIDING, **_WHOLE, "vocab_size_per_layer_input": VOCAB, "hidden_size_per_layer_input": 8},
+    "gemma3n_text": {
+        **_SLIDING,
+        **_PER_LAYER,
+        "num_kv_shared_layers": 0,
+        "altup_num_inputs": 2,
+        "activation_sparsity_pattern": [0.0] * 2,
+    },
+    "gemma4_text": {**_SLIDING, **_PER_LAYER},
     "ministral3": {},
     "jais2": {},
     "internlm3": {},
@@ -136,6 +141,13 @@ FAMILIES = {
     "deepseek_v32": {**_LATENT, **_EXPERT_GROUPS, **_CHOSEN},
     "glm_moe_dsa": {**_LATENT, **_EXPERT_GROUPS, **_CHOSEN},
     "axk2": {**_LATENT, **_EXPERT_GROUPS, **_CHOSEN},
+    "minimax_m3_vl_text": {
+        "layer_types": ["minimax_m3_sparse", "full_attention"],
+        "index_head_dim": 8,
+        "index_n_heads": 2,
+        "index_topk_blocks": 2,
+        "index_block_size": 4,
+    },
     "deepseek_v4": {"index_head_dim": 8, "index_n_heads": 8, "max_position_embeddings": 256},
     # linear attention, convolution, state space
     "qwen3_5_text": _LINEAR,
@@ -179,17 +191,18 @@ FAMILIES = {
     "ctrl": {},
     "gpt_neox_japanese": {},
     "bert": _DECODER,
+    "roberta": _DECODER,
     "bert-generation": _DECODER,
     "electra": _DECODER,
     "xlm-roberta": _DECODER,
     "roformer": _DECODER,
     # vision-language models, of which the language model is used
     "gemma3": {},
-    "qwen2_vl": _THREE_AXES,
-    "qwen2_5_vl": _THREE_AXES,
+    "qwen2_vl": _MROPE,
+    "qwen2_5_vl": _MROPE,
     "qwen3_vl": {},
     "qwen3_vl_moe": {},
-    "glm4v": _THREE_AXES,
+    "glm4v": _MROPE,
     "smolvlm": {},
     "idefics3": {},
     "llava": {},
@@ -200,11 +213,10 @@ FAMILIES = {
     "deepseek_vl": {},
     "exaone4_5": {},
     "lfm2_vl": {},
-    "roberta": _DECODER,
 }
 
 
-_EYES = {
+_VISION_TOWER = {
     "hidden_size": 16,
     "intermediate_size": 32,
     "num_hidden_layers": 1,
@@ -230,10 +242,12 @@ def _config(name, changes):
     if "text_config" not in kind.sub_configs:
         given = {**_known(known, _COMMON), **FAMILIES[name], **changes}
         return kind(**{key: value for key, value in given.items() if value is not None})
-    text, eyes = known.text_config, known.vision_config
+    text, vision = known.text_config, known.vision_config
     text_config = {**_known(text, _COMMON), **FAMILIES.get(text.model_type, {}), **FAMILIES[name], **changes}
-    kinds = {part: {"model_type": config.model_type} for part, config in (("text_config", text), ("vision_config", eyes))}
-    return kind(text_config=text_config | kinds["text_config"], vision_config=_known(eyes, _EYES) | kinds["vision_config"])
+    kinds = {part: {"model_type": config.model_type} for part, config in (("text_config", text), ("vision_config", vision))}
+    return kind(
+        text_config=text_config | kinds["text_config"], vision_config=_known(vision, _VISION_TOWER) | kinds["vision_config"]
+    )
 
 
 def tiny(name, *, attention=None, **changes):

@@ -17,6 +17,17 @@ from tests.models import random_groups
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
 
 
+def assert_rollouts_are(own, model, prompts):
+    """What a model draws has the log-probabilities that ``own`` gives it, row by row."""
+    drawn = TransformersEngine().generate(model, RolloutRequest(prompts, (1, 2), 2, SamplingParams(9, 1.0), (119,), 2))
+    for i, prompt in enumerate(prompts):
+        for k in range(2):
+            ids = drawn.completion_ids(i, k)
+            with torch.no_grad():
+                logs = own_logs(own, [*prompt, *ids], len(prompt))
+            torch.testing.assert_close(drawn.logprobs[i, k, : len(ids)], of_tokens(logs, ids), atol=EXACT, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["deepseek_v32", "glm_moe_dsa", "axk2"])
 def test_sparse_attention_beyond_the_keys_that_it_keeps(name):
     own, model = tiny(name, attention="eager", index_topk=30), tiny(name, index_topk=30)
@@ -38,12 +49,7 @@ def test_compressed_keys_begin_to_count_after_a_block_of_them():
     assert reach(model) == 128
     assert rollout_path(model) is RolloutPath.EQUAL_LENGTHS
     prompts = [list(range(3, 119)) + list(range(5, 5 + n)) for n in (9, 30)]
-    drawn = TransformersEngine().generate(model, RolloutRequest(prompts, (1, 2), 2, SamplingParams(9, 1.0), (119,), 2))
-    for i, prompt in enumerate(prompts):
-        ids = drawn.completion_ids(i, 1)
-        with torch.no_grad():
-            logs = own_logs(own, [*prompt, *ids], len(prompt))
-        torch.testing.assert_close(drawn.logprobs[i, 1, : len(ids)], of_tokens(logs, ids), atol=EXACT, rtol=0)
+    assert_rollouts_are(own, model, prompts)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +80,7 @@ def test_queries_that_are_scaled_by_their_place_from_thousands_of_tokens_on():
     prefer_shared_prefix(model)
     assert rollout_path(model) is RolloutPath.EQUAL_LENGTHS  # its places count padding
     prompts = [list(range(3, 50)), list(range(3, 30))]
-    drawn = TransformersEngine().generate(model, RolloutRequest(prompts, (1, 2), 2, SamplingParams(9, 1.0), (119,), 2))
-    for i, prompt in enumerate(prompts):
-        ids = drawn.completion_ids(i, 0)
-        with torch.no_grad():
-            logs = own_logs(own, [*prompt, *ids], len(prompt))
-        torch.testing.assert_close(drawn.logprobs[i, 0, : len(ids)], of_tokens(logs, ids), atol=EXACT, rtol=0)
+    assert_rollouts_are(own, model, prompts)
 
 
 def test_a_check_looks_beyond_chunks_and_blocks_but_narrows_windows():

@@ -145,3 +145,13 @@ def test_a_model_that_needs_more_than_token_ids_is_refused_in_one_sentence(monke
         UnsupportedModelError, match=r"^LlamaForCausalLM .* cannot continue plain token ids, so nothing .*pixel_values"
     ):
         scoring_path(model)
+
+
+def test_a_check_that_runs_out_of_memory_says_that(monkeypatch):
+    def full(**_):
+        raise torch.OutOfMemoryError("device is full")
+
+    model = build("llama")
+    monkeypatch.setattr(model, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError, match="device is full"):
+        scoring_path(model)

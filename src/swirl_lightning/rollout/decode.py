@@ -61,7 +61,8 @@ class DecodeLayout:
             room = (b, g, kv, self.capacity)
             self.own[layer] = (key.new_empty(*room, d), value.new_empty(*room, value.shape[-1]))
             if self.compiled:  # which looks at all of the room
-                self.own[layer][0].zero_(), self.own[layer][1].zero_()
+                for empty in self.own[layer]:
+                    empty.zero_()
         ok, ov = self.own[layer]
         ok[:, :, :, t] = key.view(b, g, kv, d)
         ov[:, :, :, t] = value.view(b, g, kv, -1)

@@ -31,16 +31,10 @@ log = logging.getLogger(__name__)
 P = TypeVar("P")
 EAGER = "eager"
 WINDOW = 6  # tokens; sliding windows and the like are narrowed to it while a check runs, so that small inputs leave them
-_WINDOWS = (
-    "sliding_window",
-    "attention_chunk_size",
-    "floor_scale",
-    "log_scaling_n_floor",
-)  # the last two: of queries, by place
+_SCALES_BY_PLACE = ("floor_scale", "log_scaling_n_floor")  # of queries, from so many tokens on
+_WINDOWS = ("sliding_window", "attention_chunk_size", *_SCALES_BY_PLACE)
 _LENGTHS = re.compile("chunk|block|compress|topk")  # in names of a configuration: tokens after which something else begins
 _FARTHEST = 512  # of them that a check looks beyond; sparse attention tells of itself (scoring/attention.py)
-
-
 _ANY_TROUBLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Whatever an architecture throws at inputs that it does not take."""
 
@@ -201,8 +195,7 @@ class _Probe:
 
     def __init__(self, model: PreTrainedModel, *, gradients: bool) -> None:
         self.model, self.tolerance = model, Tolerance.of(model)
-        with quietly(model):
-            far = reach(model)
+        far = reach(model)
         ids = probe_ids(model, far + 16)
         self.groups = [[ScoredRow((*ids[:n], *ids[n + k : n + 2 * k + 2]), n) for k in range(3)] for n in (far + 7, 8)]
         rows = [row for group in self.groups for row in group]
@@ -331,17 +324,22 @@ def probe_ids(model: PreTrainedModel, count: int) -> list[int]:
 def reach(model: PreTrainedModel) -> int:
     """Tokens after which an architecture computes in another way: chunks, blocks, compressed keys; 0 where there are none.
 
-    A check on shorter rows alone would not see what comes then. Sliding windows are narrowed instead.
+    A check on shorter rows alone would not see what comes then. Sliding windows and the like are narrowed instead.
     """
 
-    def lengths(config: Mapping[str, object]) -> Iterator[int]:
-        for name, value in config.items():
-            values = value.values() if isinstance(value, Mapping) else [value]
-            if _LENGTHS.search(name):
-                yield from (int(v) for v in values if isinstance(v, int) and WINDOW < v <= _FARTHEST)
+    def lengths(value: object, named: bool) -> Iterator[int]:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                yield from lengths(inner, name not in _WINDOWS and (named or bool(_LENGTHS.search(str(name)))))
+        elif isinstance(value, list):
+            for inner in value:
+                yield from lengths(inner, named)
+        elif named and isinstance(value, int) and WINDOW < value <= _FARTHEST:
+            yield value
 
     room = positions_of(model) or 2 * _FARTHEST
-    return max((n for n in lengths(model.config.get_text_config().to_dict()) if n + 16 <= room), default=0)
+    found = lengths(model.config.get_text_config().to_dict(), False)
+    return max((n for n in found if n + 16 <= room), default=0)
 
 
 @contextlib.contextmanager

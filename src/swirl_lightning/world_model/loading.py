@@ -56,25 +56,19 @@ def load_causal_lm(
     """
     torch_dtype = resolve_dtype(dtype)
     check_base(base)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
+    kind, folder = kind_of(config, base), Path(base)
+    made = {"config": config, "dtype": torch_dtype, "trust_remote_code": trust_remote_code}
     if empty:
         with without_weights():
-            config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
-            model = kind_of(config, base).from_config(  # type: ignore[no-untyped-call]
-                config, dtype=torch_dtype, trust_remote_code=trust_remote_code
-            )
-        assert isinstance(model, PreTrainedModel)
+            model = kind.from_config(**made)  # type: ignore[no-untyped-call]
         model.tie_weights()  # making parameters anew has untied them
-        model.eval()
-        return model
-    folder = Path(base)
-    if not folder.is_dir() or any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
-        return _pretrained(base, torch_dtype, trust_remote_code)
-    config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = kind_of(config, base).from_config(  # type: ignore[no-untyped-call]
-            config, dtype=torch_dtype, trust_remote_code=trust_remote_code
-        )
+    elif not folder.is_dir() or any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+        model = kind.from_pretrained(base, use_safetensors=True, **made)
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = kind.from_config(**made)  # type: ignore[no-untyped-call]
     assert isinstance(model, PreTrainedModel)
     model.eval()
     return model
@@ -86,10 +80,12 @@ def kind_of(config: PretrainedConfig, base: str) -> type[AutoModelForCausalLM | 
     Raises:
         ValueError: if it is neither.
     """
-    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None):
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return AutoModelForCausalLM
     if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return AutoModelForImageTextToText
+    if getattr(config, "auto_map", None):  # code of its own
+        return AutoModelForCausalLM
     raise ValueError(
         f"world_model.base: {base!r} is a model of type {config.model_type!r}, which does not write text from left to right; "
         "give a causal language model"
@@ -171,11 +167,3 @@ def check_hub_name(name: str, option: str) -> None:
         f"{option}: there is no folder {name!r}{did_you_mean(name, there, listed=False) or ';'} "
         "a model of the hub is named owner/name, and swirl init makes a new one"
     )
-
-
-def _pretrained(base: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
-    model = kind_of(config, base).from_pretrained(base, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True)
-    assert isinstance(model, PreTrainedModel)
-    model.eval()
-    return model
