@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from swirl_lightning.cli import main
-from swirl_lightning.commands.report import differences, differences_as_markdown, summarise
+from swirl_lightning.commands.report import carry_on, differences, differences_as_markdown, summarise
 from swirl_lightning.commands.study import Method, Study
 
 
@@ -89,6 +89,19 @@ def test_adapters_start_from_one_base(tmp_path):
     adapters = Study(**made, overrides={"model.world_model.storage": "adapters"})._options(0, Method("labels"))
     assert "model.world_model.idm_base" not in adapters
     assert adapters["model.world_model.base"] == apart["model.world_model.base"]
+
+
+def test_a_run_that_ended_early_counts_in_the_rows_of_later_iterations():
+    collected = {
+        "ours-1": {0: "a1", 1: "b1", 2: "c1"},
+        "ours-2": {0: "a2", 2: "c2"},
+        "ours-10": {0: "a10"},
+        "ours-more-3": {0: "x"},
+    }
+    assert carry_on(collected, "ours") == {1: 1, 2: 2}
+    assert collected["ours-2"] == {0: "a2", 1: "b1", 2: "c2"}
+    assert collected["ours-10"] == {0: "a10", 1: "b1", 2: "c2"}
+    assert collected["ours-more-3"] == {0: "x"}
 
 
 def test_differences_are_paired_by_seed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,28 @@ def run_rows(folder: Path, name: str, split: str, per_iteration: bool = True) ->
         elif match := _PHASE_LABEL.match(record["label"]):
             merge(rows, f"{name}-{match[1]}" if per_iteration else name, record, prefix)  # later phases replace earlier
     return rows
+
+
+def carry_on(collected: dict[str, dict[int, Measures]], name: str) -> dict[int, int]:
+    """Gives a run that its guard ended early the rows of later iterations, too: those of its last models.
+
+    Without them the rows of later iterations would be of those seeds alone that went on.
+
+    Args:
+        collected: Row name to measures of every seed; rows ``name-k`` are added to.
+        name: Of a method with a row after every iteration.
+
+    Returns:
+        The last iteration of each seed whose run ended before another seed's.
+    """
+    numbered = {int(row.removeprefix(f"{name}-")): row for row in collected if re.fullmatch(rf"{re.escape(name)}-\d+", row)}
+    ended: dict[int, int] = {}
+    for before, k in itertools.pairwise(sorted(numbered)):
+        rows, earlier = collected[numbered[k]], collected[numbered[before]]
+        for seed in earlier.keys() - rows.keys():
+            ended.setdefault(seed, before)
+            rows[seed] = earlier[seed]
+    return ended
 
 
 def merge(rows: dict[str, Measures], name: str, record: Mapping[str, Any], prefix: str) -> None:
@@ -246,6 +269,9 @@ def write_report(report: Mapping[str, Any], out: Path, title: str) -> None:
 def _tables(report: Mapping[str, Any]) -> list[str]:
     """The rows, and the differences where a row is named, as lines of Markdown."""
     lines = [as_markdown(report["rows"]), ""]
+    for name, ended in report.get("ended", {}).items():
+        runs = ", ".join(f"seed {seed} after iteration {k}" for seed, k in sorted(ended.items()))
+        lines += [f"{name}: ended by its guard were {runs}; later rows have their last models.", ""]
     if report.get("differences"):
         lines += [differences_as_markdown(report["differences"], report["of"]), ""]
     return lines

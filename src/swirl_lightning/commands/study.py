@@ -21,7 +21,16 @@ from swirl_lightning.commands.loading import run_parser
 from swirl_lightning.commands.options import Columns, named_as
 from swirl_lightning.commands.overlays import with_overlays
 from swirl_lightning.commands.parsing import Parser
-from swirl_lightning.commands.report import Measures, differences, run_costs, run_rows, summarise, write_page, write_report
+from swirl_lightning.commands.report import (
+    Measures,
+    carry_on,
+    differences,
+    run_costs,
+    run_rows,
+    summarise,
+    write_page,
+    write_report,
+)
 
 
 @dataclass(frozen=True)
@@ -189,6 +198,7 @@ class Study:
                     collected.setdefault(row, {})[seed] = measures
                 cost = run_costs(folder, warmup_only=method is None)
                 costs.setdefault("sft" if method is None else method.name, []).append(cost)
+        early = {m.name: carry_on(collected, m.name) for m in self.variants if m.per_iteration}
         sft = collected["sft"]
         rows = [
             summarise(name, [by_seed[s] for s in sorted(by_seed)], [sft[s] for s in sorted(by_seed)], self.measure)
@@ -199,6 +209,7 @@ class Study:
             "seconds": seconds,
             "differences": {} if self.of is None else differences(collected, self.of, self.measure),
             "of": self.of,
+            "ended": {name: seeds for name, seeds in early.items() if seeds},
             "costs": {name: _means(runs) for name, runs in costs.items()},
             "seeds": self.seeds,
             "split": self.split,
