@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         VideoDataModule,
         WorldDataModule,
     )
-    from swirl_lightning.rollout import RolloutEngine, RolloutRequest, TransformersEngine, VllmEngine
+    from swirl_lightning.rollout import ProcessEngine, RolloutEngine, RolloutRequest, TransformersEngine, VllmEngine
     from swirl_lightning.types import Phase, Role, SamplingParams, Transition, UnlabelledPair
     from swirl_lightning.world_model import LoraSettings, WorldModelConfig
     from swirl_lightning.world_model.new import NewModel
@@ -55,6 +55,7 @@ __all__ = [
     "PhaseLR",
     "PhaseSchedule",
     "PicoBananaDataModule",
+    "ProcessEngine",
     "PromptTemplates",
     "Role",
     "RoleSettings",
@@ -86,6 +87,7 @@ _HOMES = {
     "Phase": "types",
     "PhaseLR": "algorithm.optimizers",
     "PhaseSchedule": "algorithm.schedule",
+    "ProcessEngine": "rollout",
     "PromptTemplates": "world_model.prompts",
     "Role": "types",
     "RoleSettings": "algorithm.settings",

@@ -72,6 +72,7 @@ class Batch:
 
     labelled: tuple[Transition, ...] = ()  # warm-up batches, or replay of them inside another phase
     unlabelled: tuple[UnlabelledPair, ...] = ()  # state-only pairs, no action anywhere; in a warm-up where it asks for them
+    upcoming: tuple[UnlabelledPair, ...] = ()  # those of the next batch, where they are drawn for ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class EpochPlan:
     number: int  # epochs of its kind (warm-up, or SWIRL) that came before
     state_only: bool = False  # whether a warm-up epoch reads state-only pairs beside its labelled transitions
     group_size: int = 1  # completions that are drawn for each pair: the dearer long states are, the more they tell ranks apart
+    ahead: bool = False  # whether a batch names the pairs of the next one, which an engine draws for meanwhile
 
 
 class Run(Protocol):
@@ -190,6 +192,7 @@ class Trajectory:
     logprobs: Tensor  # float32 [B, G, T], of the sampled tokens, 0 where mask is False
     finished: Tensor  # bool [B, G], True where a stop token ended the member
     prefixes: Prefixes | None = None  # of the prompts, where they were to be kept
+    current: bool = True  # whether the policy is still the one that drew; False where it drew ahead of a step
 
     @property
     def lengths(self) -> Tensor:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swirl_lightning.data.loader import EpochLoader, Passes, balanced_shares, epoch_order, expected_work, warmup_batches
-from swirl_lightning.types import Transition, UnlabelledPair
+from swirl_lightning.types import Batch, Transition, UnlabelledPair
 
 
 def loader(size, batch_size, *, epoch=0, rank=0, world_size=1):
@@ -101,3 +101,25 @@ def test_ranks_share_the_state_only_pairs_beside_a_warmup_batch():
         assert [step.step for step in one.labelled] == [0, 1]
         assert sorted(p for make in ranks for p in make([0], batch).unlabelled) == sorted(one.unlabelled)
     assert warmup_batches(labelled)([2], 0).unlabelled == ()
+
+
+@given(st.integers(1, 40), st.integers(1, 7), st.sampled_from([1, 2, 3]), st.data())
+def test_a_batch_names_the_pairs_of_the_next_one_and_is_made_once(size, batch_size, world_size, data):
+    rank, made = data.draw(st.integers(0, world_size - 1)), []
+
+    def make(indices, batch):
+        made.append(batch)
+        return Batch(unlabelled=tuple(UnlabelledPair(str(i), "", step=i) for i in indices))
+
+    place = {"rank": rank, "world_size": world_size}
+    plain, ahead = (EpochLoader(size, batch_size, make, range(size), **place, ahead=ahead) for ahead in (False, True))
+    without = list(plain)
+    assert {batch.upcoming for batch in without} == {()}
+    made.clear()
+    batches = list(ahead)
+    assert made == list(range(len(without)))
+    assert [batch.unlabelled for batch in batches] == [batch.unlabelled for batch in without]
+    assert [batch.upcoming for batch in batches] == [*(batch.unlabelled for batch in without[1:]), ()]
+    stop = data.draw(st.integers(0, len(without) - 1))
+    ahead.load_state_dict({"epoch": 0, "handed_out": stop, "size": size, "batch_size": batch_size})
+    assert list(ahead) == batches[stop:]

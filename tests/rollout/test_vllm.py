@@ -135,6 +135,23 @@ class TestTraining:
         assert norms[0.1]["fwm/grad_norm"] == pytest.approx(0.904837 * exact["fwm/grad_norm"], rel=1e-3)
         assert norms[-0.4]["fwm/importance"] == pytest.approx(1.05)
 
+    def test_the_next_batch_is_drawn_meanwhile_and_corrected(self, world, base, tmp_path):
+        for name, lr in (("still", 0.0), ("moving", 300.0)):
+            optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": lr}}
+            changes = {"model__fwm_optimizer": optimizer, "model__idm_optimizer": optimizer}
+            assert main(self.arguments(world, tmp_path / f"alone-{name}", None, **changes)) == 0
+            with serve(copy.deepcopy(base)) as server:
+                arguments = self.arguments(world, tmp_path / name, server.url, **changes)
+                assert main([*arguments, "--model.engine.init_args.ahead", "true"]) == 0
+                assert len(server.loaded) == 2  # what was replaced is gone
+        alone, ahead = (seen(tmp_path / name)["steps"] for name in ("alone-still", "still"))
+        for mine, theirs in zip(alone, ahead, strict=True):
+            for name in mine:
+                assert theirs[name] == pytest.approx(mine[name], rel=1e-4, abs=1e-5), name
+        off = [s["fwm/engine_mismatch"] for s in seen(tmp_path / "moving")["steps"] if "fwm/engine_mismatch" in s]
+        assert off[0] < 1e-6  # the first batch of an epoch is drawn when it is needed
+        assert min(off[1:]) > 1e-5
+
     def test_another_base_model_is_noticed(self, world, base, tmp_path, capfd):
         with serve(copy.deepcopy(base)) as server:
             server.logprob_error = 1.0

@@ -183,8 +183,7 @@ def check_labelled(
     prompts: PromptBuilder,
     roles: Mapping[Role, RoleSettings],
     row: Callable[[Role, Transition, int], ScoredRow],
-    *,
-    state_only: bool,
+    state_only_weight: float,
 ) -> None:
     """Labelled transitions must fit the tokenizer, the lengths of completions, and the wording of an unknown action.
 
@@ -193,12 +192,13 @@ def check_labelled(
         prompts: with the tokenizer and the wordings.
         roles: with the lengths of completions.
         row: prompt and true answer of a role, in an epoch.
-        state_only: whether the FWM learns from state-only pairs.
+        state_only_weight: of the warm-up; Phase I has its own among the settings of its role.
 
     Raises:
         ValueError: naming the setting that does not fit.
     """
     check_texts(labelled, prompts.codec)
+    state_only = state_only_weight + roles[Role.FWM].state_only_weight > 0
     if state_only and any(transition.action == prompts.templates.unknown_action for transition in labelled):
         raise ValueError(
             f"prompts.unknown_action is {prompts.templates.unknown_action!r}, which is an action of the labelled transitions: "

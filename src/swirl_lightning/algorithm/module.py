@@ -76,7 +76,7 @@ class SwirlModule(ReportingModule):
         fwm_optimizer: Optimizer of Phase I.
         idm_optimizer: Optimizer of Phase II.
         lr_scheduler: Learning-rate schedule of every optimizer; ``PhaseLR`` starts anew with each phase.
-        engine: Draws completions; by default the trained model itself, or ``VllmEngine``.
+        engine: Draws completions: by default the trained model, else ``ProcessEngine`` (a second process) or ``VllmEngine``.
         token_budget: Tokens of one forward and backward pass; larger steps are split, gradients stay the same.
         gradient_clip: Maximal gradient norm; None for no clipping.
         pseudo_temperature: Temperature of the pseudo-labels in the baseline phase ``pseudo``; 0 is greedy.
@@ -164,6 +164,7 @@ class SwirlModule(ReportingModule):
             if self._wording[2] is None:
                 self.prompts = replace(self.prompts, max_prompt_tokens=checks.prompt_room(model, self.roles))
             checks.check_fit(model, self.world_model_config.base_name, self.prompts, self.roles)
+            self.engine.check(model)
         self.inference = Inference(
             self.world_model,
             self.prompts,
@@ -243,8 +244,11 @@ class SwirlModule(ReportingModule):
         """What an epoch reads of its data."""
         phase = self.schedule.phase(epoch)
         number = epoch if phase is Phase.WARMUP else epoch - self.schedule.warmup_epochs
-        group_size = self.roles[Role(phase.value)].group_size if phase in (Phase.FWM, Phase.IDM) else 1
-        return EpochPlan(phase, number, phase is Phase.WARMUP and self.state_only_weight > 0, group_size)
+        if phase not in (Phase.FWM, Phase.IDM):
+            return EpochPlan(phase, number, phase is Phase.WARMUP and self.state_only_weight > 0)
+        settings = self.roles[Role(phase.value)]
+        ahead = self.engine.looks_ahead and settings.objective == "grpo"
+        return EpochPlan(phase, number, group_size=settings.group_size, ahead=ahead)
 
     @override
     def setup(self, stage: str) -> None:
@@ -263,8 +267,7 @@ class SwirlModule(ReportingModule):
         checks.check_numbers(self.world_model)
         for rows in (self.splits.labelled, self.splits.unlabelled, self.splits.val, self.splits.test):
             self.codec.prepare(state for row in rows for state in (row.state, row.next_state))
-        state_only = self.state_only_weight + self.roles[Role.FWM].state_only_weight > 0
-        checks.check_labelled(self.splits.labelled, self.prompts, self.roles, self.steps.row, state_only=state_only)
+        checks.check_labelled(self.splits.labelled, self.prompts, self.roles, self.steps.row, self.state_only_weight)
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -278,23 +281,21 @@ class SwirlModule(ReportingModule):
             if self.guard is not None:
                 self.guard.begin(self._policy)
             self._calibrate()
-        first_warmup = phase is Phase.WARMUP and epoch == 0
-        if phase is Phase.WARMUP and not first_warmup:
+        if phase is Phase.WARMUP and epoch > 0:
             return
         # phases of the paper are separate runs: moments start anew as the learning rate does, and others' take no memory
         for optimizer in self.optimizers(use_pl_optimizer=False):  # type: ignore[union-attr]
             optimizer.state.clear()
         scheduler = self.lr_schedulers()[_OPTIMIZERS[phase]]  # type: ignore[index]
         if isinstance(scheduler, PhaseLR):
-            epochs = self.schedule.warmup_epochs if first_warmup else 1
-            scheduler.start(int(self.trainer.num_training_batches) * epochs)
+            batches = int(self.trainer.num_training_batches)
+            scheduler.start(batches * self.schedule.warmup_epochs if phase is Phase.WARMUP else batches)
 
     def _calibrate(self) -> None:
         """Fits how sure the IDM may be, where the phase weighs latent actions and validation pairs are to say."""
         role, settings = self._policy, self.roles[self._policy]
         if (limit := settings.posterior.calibrate) and self.phase is not Phase.PSEUDO and settings.objective != "grpo":
-            held_out, agree = self.splits.val[:limit], self.trainer.strategy.broadcast
-            rank_zero_info(self.closed_form.calibrate(role, held_out, agree))
+            rank_zero_info(self.closed_form.calibrate(role, self.splits.val[:limit], self.trainer.strategy.broadcast))
 
     @override
     def on_train_epoch_end(self) -> None:
@@ -355,9 +356,9 @@ class SwirlModule(ReportingModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own = {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens, "place": self.place}
-        own["temperatures"] = self.closed_form.temperatures
-        checkpoint |= own | {"new_model": identity(self.world_model_config.base_name)}
+        checkpoint |= {"warmup_epochs": self.schedule.warmup_epochs, "generated_tokens": self.generated_tokens}
+        checkpoint |= {"place": self.place, "temperatures": self.closed_form.temperatures}
+        checkpoint["new_model"] = identity(self.world_model_config.base_name)
         if self.guard is not None:
             checkpoint["guard"] = self.guard.state_dict()
 
@@ -372,6 +373,10 @@ class SwirlModule(ReportingModule):
         if (epochs := checkpoint.get("warmup_epochs", math.inf)) < self.schedule.warmup_epochs:
             self._shorten_warmup(epochs)
 
+    @override
+    def teardown(self, stage: str) -> None:
+        self.engine.close()
+
     def _optimise(self, last: bool) -> None:
         """Reduces over ranks, clips, steps the phase's optimizer and its schedule.
 
@@ -380,8 +385,7 @@ class SwirlModule(ReportingModule):
         """
         index = _OPTIMIZERS[self.phase]
         optimizer = self.optimizers()[index]  # type: ignore[index]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        reduce_gradients(parameters)
+        reduce_gradients(parameters := [p for group in optimizer.param_groups for p in group["params"]])
         parameters = [p for p in parameters if p.grad is not None]
         clip = math.inf if self.gradient_clip is None else self.gradient_clip
         norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, clip))) if parameters else 0.0

@@ -6,7 +6,7 @@ B pairs, G members of a group, T sampled tokens at most.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -25,6 +25,7 @@ from swirl_lightning.algorithm.rewards import Member, Members, combine, least
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.types import Prefixes, Role, ScoredRow, Trajectory, UnlabelledPair
 from swirl_lightning.world_model.inference import Inference, pair_seed
+from swirl_lightning.world_model.prompts import EncodedPrompt
 
 _OTHER_MODEL = 0.5  # nats a token between engine and policy; bfloat16 against float32 makes a few hundredths
 
@@ -39,6 +40,8 @@ def collect(
     epoch: int = 0,
     skip_nonfinite: bool = False,
     trains: bool = False,
+    upcoming: Sequence[UnlabelledPair] = (),
+    ahead: Ahead | None = None,
 ) -> Experience:
     """Rolls out the policy and scores it.
 
@@ -54,6 +57,8 @@ def collect(
         epoch: of the run; also chooses the wording where there are several, one for a whole group.
         skip_nonfinite: leave members with a reward that is not finite out instead of raising.
         trains: whether the policy is going to be trained on its own draws; it keeps what it computes of its prompts for that.
+        upcoming: the next batch's pairs, for which the engine begins to draw as soon as this batch is there.
+        ahead: keeps what is known of them until their turn; needed with ``upcoming``.
 
     Returns:
         The batch's experience.
@@ -66,10 +71,14 @@ def collect(
     latent, known = None, None
     if role is Role.FWM:
         with timed(seconds, "label"):
-            latent, known = infer_latents(inference, pairs, seed, epoch)
+            kept = None if ahead is None else ahead.take(pairs, epoch)
+            latent, known = infer_latents(inference, pairs, seed, epoch) if kept is None else kept
     # 2. a group for each pair: next states y_k ~ P(. | x, z) in Phase I, actions z_k ~ Q(. | x, y) in Phase II
     with timed(seconds, "rollout"):
         rollouts = roll_out(inference, role, pairs, latent, settings.group_size, seed, epoch, trains=trains)
+    if upcoming and ahead is not None:
+        with timed(seconds, "ahead"):
+            ahead.begin(inference, role, upcoming, settings.group_size, seed, epoch)
     with timed(seconds, "old"):
         rollouts = _scored_again(inference, rollouts)
         if settings.anchored:
@@ -106,13 +115,7 @@ def roll_out(
     trains: bool = False,
 ) -> Rollouts:
     """Line 2: a group of completions for each pair; those of the FWM follow the latent actions."""
-    builder = inference.prompts
-    wordings = [builder.wording_of(pair, role, epoch) for pair in pairs]
-    if latent is None:
-        prompts = [builder.idm_prompt(pair, wording=w) for pair, w in zip(pairs, wordings, strict=True)]
-    else:
-        prompts = [builder.fwm_prompt(pair, z, w) for pair, z, w in zip(pairs, latent.actions, wordings, strict=True)]
-    seeds = [pair_seed(seed, pair, role, epoch) for pair in pairs]
+    prompts, seeds = _asked(inference, role, pairs, latent, seed, epoch)
     ids = [prompt.ids for prompt in prompts]
     tokens = sum(map(len, ids)) + len(ids) * group_size * inference.sampling[role].max_new_tokens
     one_pass = trains and tokens <= inference.scorer.token_budget and inference.world_model.trains_as_it_samples(role)
@@ -127,6 +130,42 @@ def roll_out(
         importance=None,
         cut_tokens=sum(prompt.cut for prompt in prompts),
     )
+
+
+def _asked(
+    inference: Inference, role: Role, pairs: Sequence[UnlabelledPair], latent: LatentActions | None, seed: int, epoch: int
+) -> tuple[list[EncodedPrompt], list[int]]:
+    """What the policy is asked for each pair, and the seeds of its answers."""
+    builder = inference.prompts
+    wordings = [builder.wording_of(pair, role, epoch) for pair in pairs]
+    if latent is None:
+        prompts = [builder.idm_prompt(pair, wording=w) for pair, w in zip(pairs, wordings, strict=True)]
+    else:
+        prompts = [builder.fwm_prompt(pair, z, w) for pair, z, w in zip(pairs, latent.actions, wordings, strict=True)]
+    return prompts, [pair_seed(seed, pair, role, epoch) for pair in pairs]
+
+
+@dataclass
+class Ahead:
+    """The next batch's latent actions, from when its rollout begins until its turn; they are the frozen IDM's either way."""
+
+    _of: tuple[tuple[UnlabelledPair, ...], int] | None = None  # pairs and epoch
+    _inferred: tuple[LatentActions, Prefixes | None] | None = None
+
+    def begin(
+        self, inference: Inference, role: Role, pairs: Sequence[UnlabelledPair], group_size: int, seed: int, epoch: int
+    ) -> None:
+        """Draws the latent actions of Phase I, and lets the engine begin with the groups."""
+        self._of = (tuple(pairs), epoch)
+        self._inferred = infer_latents(inference, pairs, seed, epoch) if role is Role.FWM else None
+        latent = None if self._inferred is None else self._inferred[0]
+        prompts, seeds = _asked(inference, role, pairs, latent, seed, epoch)
+        inference.begin(role, [prompt.ids for prompt in prompts], group_size, seeds=seeds)
+
+    def take(self, pairs: Sequence[UnlabelledPair], epoch: int) -> tuple[LatentActions, Prefixes | None] | None:
+        """The latent actions of these pairs and what the IDM has computed of them, if it was their rollout that began."""
+        kept, self._inferred = self._inferred, None
+        return kept if self._of == (tuple(pairs), epoch) else None
 
 
 def judge(
@@ -226,4 +265,4 @@ def _scored_again(inference: Inference, rollouts: Rollouts) -> Rollouts:
             f"{inference.world_model.config.base_name!r}, or does not report them at the sampling temperature"
         )
     importance = Importance(difference.exp().clamp(max=cap), mismatch)
-    return replace(rollouts, trajectory=replace(trajectory, logprobs=own), importance=importance)
+    return replace(rollouts, trajectory=replace(trajectory, logprobs=own, current=True), importance=importance)

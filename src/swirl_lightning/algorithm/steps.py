@@ -7,7 +7,7 @@ the optimizer (line 4). Losses come as micro-batches, parts whose gradients add 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from swirl_lightning.algorithm.experience import Experience
 from swirl_lightning.algorithm.objectives.grpo import grpo_loss, normaliser
 from swirl_lightning.algorithm.phase_log import experience_values, loss_values, timed, times
-from swirl_lightning.algorithm.rollouts import collect
+from swirl_lightning.algorithm.rollouts import Ahead, collect
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.distributed.ranks import sum_over_ranks
@@ -55,6 +55,7 @@ class PhaseSteps:
         warmup_idm_weight: Weight of the IDM's task in a joint warm-up.
         state_only_weight: Weight of ``log P(y|x)`` of state-only pairs in the warm-up.
         pseudo_temperature: Temperature of the pseudo-labels; 0 is greedy.
+        ahead: What is known of the next batch where its rollout has begun.
     """
 
     inference: Inference
@@ -68,6 +69,7 @@ class PhaseSteps:
     warmup_idm_weight: float = 1.0
     state_only_weight: float = 0.0
     pseudo_temperature: float = 0.0
+    ahead: Ahead = field(default_factory=Ahead)
 
     # ------------------------------------------------------------------ phases
 
@@ -108,16 +110,25 @@ class PhaseSteps:
         sums = experience_values(experience, reference)
         with timed(experience.seconds, "policy"):
             for inner in range(settings.inner_epochs):
-                sums |= self._grpo(role, experience, reference, on_policy=inner == 0)
+                on_policy = inner == 0 and experience.rollouts.trajectory.current
+                sums |= self._grpo(role, experience, reference, on_policy=on_policy)
                 sums |= self.beyond_the_paper(role, experience, batch, epoch)
                 self.optimise(inner + 1 == settings.inner_epochs)
         return experience.forgetting(), sums | times(experience.seconds)
 
     def collect(self, role: Role, batch: Batch, epoch: int, *, trains: bool = False) -> Experience:
         """Rollouts of a policy and what they are worth; see :func:`swirl_lightning.algorithm.rollouts.collect`."""
-        settings, skip = self.roles[role], self.skip_nonfinite
         return collect(
-            self.inference, role, batch.unlabelled, settings, seed=self.seed, epoch=epoch, skip_nonfinite=skip, trains=trains
+            self.inference,
+            role,
+            batch.unlabelled,
+            self.roles[role],
+            seed=self.seed,
+            epoch=epoch,
+            skip_nonfinite=self.skip_nonfinite,
+            trains=trains,
+            upcoming=batch.upcoming,
+            ahead=self.ahead,
         )
 
     def pseudo(self, batch: Batch, epoch: int) -> dict[str, float]:
@@ -169,7 +180,7 @@ class PhaseSteps:
 
     def _reference_of(self, role: Role, experience: Experience) -> Tensor:
         """Log-probabilities of the members under the reference policy as the policy samples, [B, G, T]."""
-        if self.inference.world_model.is_reference(role):  # what the rollout has computed
+        if experience.rollouts.trajectory.current and self.inference.world_model.is_reference(role):  # the rollout computed it
             return experience.rollouts.trajectory.logprobs
         return self.reference_logprobs(experience, self.roles[role].sampling.temperature or 1.0)
 

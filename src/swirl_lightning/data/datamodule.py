@@ -248,9 +248,9 @@ class TransitionDataModule(L.LightningDataModule):
             order = self._order(len(self.labelled), self.warmup_batches and self.warmup_batches * size, epoch)
             pairs = self._endless_pairs() if plan.state_only else None
             make = warmup_batches(self.labelled, pairs, size, plan.number * -(-len(order) // size) * size, **place)
-            return self._epoch_loader(order, size, make, self.labelled, 1)
+            return self._epoch_loader(order, size, make, self.labelled, plan)
         make = unlabelled_batches(self._pairs, self.labelled, self.replay_batch_size, self.seed, epoch, **place)
-        return self._epoch_loader(self._swirl_order(plan), self.batch_size, make, self._pairs, plan.group_size)
+        return self._epoch_loader(self._swirl_order(plan), self.batch_size, make, self._pairs, plan)
 
     def _epoch_loader(
         self,
@@ -258,7 +258,7 @@ class TransitionDataModule(L.LightningDataModule):
         batch_size: int,
         make: Callable[[Sequence[int], int], Any],
         items: Numbered[UnlabelledPair | Transition],
-        group_size: int,
+        plan: EpochPlan,
     ) -> EpochLoader:
         trainer = self.trainer
         assert trainer is not None
@@ -267,10 +267,11 @@ class TransitionDataModule(L.LightningDataModule):
             batch_size,
             make,
             order,
-            cost=lambda number: expected_work(items[number], group_size),
+            cost=lambda number: expected_work(items[number], plan.group_size),
             epoch=trainer.current_epoch,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            ahead=plan.ahead,
         )
 
     def _endless_pairs(self) -> Numbered[UnlabelledPair]:

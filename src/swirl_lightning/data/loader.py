@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -66,6 +67,7 @@ class EpochLoader:
         epoch: of the run.
         rank: this process.
         world_size: number of processes.
+        ahead: whether a batch names the pairs of the next one; the last one names none.
     """
 
     def __init__(
@@ -79,9 +81,10 @@ class EpochLoader:
         epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        ahead: bool = False,
     ) -> None:
         self.size, self.batch_size, self.make, self.order, self.cost = size, batch_size, make, order, cost
-        self.epoch, self.rank, self.world_size = epoch, rank, world_size
+        self.epoch, self.rank, self.world_size, self.ahead = epoch, rank, world_size, ahead
         self._handed_out = 0
         self._resume = False
 
@@ -91,11 +94,16 @@ class EpochLoader:
     def __iter__(self) -> Iterator[Any]:
         if not self._resume:
             self._handed_out = 0
+        following: Any = None  # the batch that comes next, where this one names its pairs
         while self._handed_out < len(self):
             self._resume = False
             at = self._handed_out
             self._handed_out += 1
-            yield self.make(self._share(at), at)
+            batch, following = self.make(self._share(at), at) if following is None else following, None
+            if self.ahead and at + 1 < len(self):
+                following = self.make(self._share(at + 1), at + 1)
+                batch = replace(batch, upcoming=following.unlabelled)
+            yield batch
 
     def _share(self, batch: int) -> Sequence[int]:
         """Indices of this rank in a global batch."""

@@ -23,18 +23,19 @@ def watch_parent() -> None:
     end_with_parent(os.getppid() if told is None else int(told))
 
 
-def end_with_parent(parent: int, period: float = 1.0) -> None:
+def end_with_parent(parent: int, period: float = 1.0, what: str = "rank") -> None:
     """Ends this process when its parent is no longer ``parent``.
 
     Args:
         parent: process id.
         period: seconds between two looks.
+        what: this process is.
     """
 
     def look() -> None:
         while not watched.wait(period):
             if os.getppid() != parent:
-                print("swirl: error: the process that started this rank is gone; it ends, too", file=sys.stderr, flush=True)
+                print(f"swirl: error: the process that started this {what} is gone; it ends, too", file=sys.stderr, flush=True)
                 os._exit(1)
 
     threading.Thread(target=look, daemon=True, name="parent-watch").start()

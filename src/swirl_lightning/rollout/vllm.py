@@ -10,7 +10,8 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from typing_extensions import override
 
 from swirl_lightning.distributed.sharding import device_of, is_sharded
 from swirl_lightning.internals import LoraLayer, adapter_key, version_of
-from swirl_lightning.rollout.base import RolloutEngine, RolloutRequest
+from swirl_lightning.rollout.base import Begun, RolloutEngine, RolloutRequest
 from swirl_lightning.types import Trajectory
 
 START = (
@@ -44,6 +45,7 @@ class VllmEngine(RolloutEngine):
         folder: Where adapters are put; server and trainer must see it under the same name. None is a temporary one.
         seconds: That the server may take for a prompt's group.
         concurrency: Prompts in flight.
+        ahead: Draw the next batch while this one is trained on; it is a step old then, which the same weights correct.
     """
 
     def __init__(
@@ -53,25 +55,50 @@ class VllmEngine(RolloutEngine):
         folder: str | None = None,
         seconds: float = 600.0,
         concurrency: int = 64,
+        ahead: bool = False,
     ) -> None:
         if importance_cap < 1:
             raise ValueError(f"engine.importance_cap must be at least 1, got {importance_cap}: equal models have weight 1")
         self.url, self.importance_cap, self.seconds, self.concurrency = url.rstrip("/"), importance_cap, seconds, concurrency
-        self._root = folder
+        self.looks_ahead, self._root = ahead, folder
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="rollout-ahead")
+        self._begun: Begun | None = None
         self._pushed: dict[str, tuple[tuple[int, ...], str]] = {}  # adapter: versions of its tensors, name on the server
+
+    @override
+    def check(self, model: PreTrainedModel) -> None:
+        """Asks for whole LoRA adapters; see ``RolloutEngine``."""
+        if is_sharded(model):
+            raise ValueError("the vLLM engine reads adapters that every rank has whole: use trainer.strategy ddp, not fsdp")
+        if not any(isinstance(module, LoraLayer) for module in model.modules()):
+            raise ValueError("the vLLM engine is for LoRA adapters: set model.world_model.storage to adapters")
 
     @override
     @torch.no_grad()
     def generate(self, model: PreTrainedModel, request: RolloutRequest) -> Trajectory:
-        """Draw what is asked for; see ``RolloutEngine``.
+        """Draw what is asked for, or wait for it where it was begun; see ``RolloutEngine``.
 
         Raises:
             ValueError: if the model has no adapter or is sharded, or the constraint is no set of tokens.
             ConnectionError: if the server does not answer, or refuses.
         """
-        settings = _settings(request)
-        prompts, group_size = request.prompts, request.group_size
-        name = self._push(model)
+        if self._begun is not None and self._begun.answers(request):
+            begun, self._begun = self._begun, None
+            return replace(begun.drawn.result(), current=False)
+        return self._draw(self._push(model), request, device_of(model))
+
+    @override
+    @torch.no_grad()
+    def begin(self, model: PreTrainedModel, request: RolloutRequest) -> None:
+        """Starts to draw with the adapter as it is; see ``RolloutEngine``."""
+        if self._begun is not None:  # it was not asked for, but draws with the adapter that is going to be replaced
+            self._begun.drawn.result()
+        drawn = self._beside.submit(self._draw, self._push(model), replace(request, progress=None), device_of(model))
+        self._begun = Begun.of(request, drawn)
+
+    def _draw(self, name: str, request: RolloutRequest, device: torch.device) -> Trajectory:
+        """Draws with an adapter by its name on the server."""
+        prompts, group_size, settings = request.prompts, request.group_size, _settings(request)
         copies = group_size if request.sampling.temperature > 0 else 1  # greedy members are all the same
 
         def draw(index: int) -> list[dict[str, Any]]:
@@ -83,17 +110,14 @@ class VllmEngine(RolloutEngine):
 
         with ThreadPoolExecutor(max(1, min(self.concurrency, len(prompts)))) as pool:
             groups = list(pool.map(draw, range(len(prompts))))
-        return _trajectory(request, groups, device_of(model))
+        return _trajectory(request, groups, device)
 
     # ------------------------------------------------------------------ adapters
 
     def _push(self, model: PreTrainedModel) -> str:
         """Name on the server of the model's active adapter, as it is now."""
-        if is_sharded(model):
-            raise ValueError("the vLLM engine reads adapters that every rank has whole: use trainer.strategy ddp, not fsdp")
-        layer = next((module for module in model.modules() if isinstance(module, LoraLayer)), None)
-        if layer is None:
-            raise ValueError("the vLLM engine is for LoRA adapters: set model.world_model.storage to adapters")
+        self.check(model)
+        layer = next(module for module in model.modules() if isinstance(module, LoraLayer))
         adapter = layer.active_adapters[0]
         named = ((adapter_key(name, adapter), parameter) for name, parameter in model.named_parameters())
         tensors = {f"base_model.model.{key}": parameter for key, parameter in named if key is not None}
@@ -111,6 +135,8 @@ class VllmEngine(RolloutEngine):
         self._ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
         self._pushed[adapter] = (versions, name)
         if before is not None:
+            if self._begun is not None:
+                wait([self._begun.drawn])  # it may draw with the one that goes
             self._ask("/v1/unload_lora_adapter", {"lora_name": before[1]})
             shutil.rmtree(self._folder() / before[1])  # not before: the server drops what it does not use, and reads it again
         return name

@@ -83,19 +83,28 @@ class Inference:
         keep: Keep = "nothing",
     ) -> Trajectory:
         """Draws a group of completions for each prompt of a role; ``keep`` asks for what is computed of the prompts."""
-        request = RolloutRequest(
+        request = self._request(role, prompts, group_size, seeds, params=params or self.sampling[role])
+        request = replace(request, progress=progress, keep=keep)
+        with self.world_model.use(role, gradients=keep == "gradients") as model:
+            return self.engine.generate(model, request)
+
+    def begin(self, role: Role, prompts: Sequence[Sequence[int]], group_size: int, *, seeds: Sequence[int]) -> None:
+        """Lets the engine begin with what ``rollout`` is going to be asked for next."""
+        with self.world_model.use(role) as model:
+            self.engine.begin(model, self._request(role, prompts, group_size, seeds, params=self.sampling[role]))
+
+    def _request(
+        self, role: Role, prompts: Sequence[Sequence[int]], group_size: int, seeds: Sequence[int], *, params: SamplingParams
+    ) -> RolloutRequest:
+        return RolloutRequest(
             prompts=prompts,
             seeds=seeds,
             group_size=group_size,
-            sampling=params or self.sampling[role],
+            sampling=params,
             stop_ids=self.codec.stop_ids,
             pad_id=self.codec.pad_id,
             constraint=self.constraints.get(role),
-            progress=progress,
-            keep=keep,
         )
-        with self.world_model.use(role, gradients=keep == "gradients") as model:
-            return self.engine.generate(model, request)
 
     def decode(self, role: Role, trajectory: Trajectory) -> Iterator[tuple[State, ...]]:
         """Completions of each prompt as states (FWM) or actions (IDM)."""
