@@ -22,6 +22,7 @@ from swirl_lightning.algorithm.rewards import JudgeLogprob, RewardPart
 from swirl_lightning.algorithm.schedule import PhaseSchedule
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs.constraints import RangeConstraint
+from swirl_lightning.rollout import RolloutEngine, TransformersEngine
 from swirl_lightning.types import Batch, Phase, Role, SamplingParams, ScoredRow, UnlabelledPair
 from swirl_lightning.world_model import WorldModelConfig
 from swirl_lightning.world_model.prompts import PromptTemplates
@@ -63,6 +64,7 @@ class Paced(L.Callback):
         size: of the models.
         wait: blocks until the next step is asked for.
         tell: takes the report.
+        clocked: count the time inside model calls; models are changed for it, and cannot be sent to another process.
     """
 
     def __init__(
@@ -70,8 +72,9 @@ class Paced(L.Callback):
         size: _shapes.Size,
         wait: Callable[[], None] = _shapes.wait_for_go,
         tell: Callable[[dict[str, Any]], None] = _shapes.reply,
+        clocked: bool = True,
     ) -> None:
-        self.clock, self.size, self.wait, self.tell = Clock(), size, wait, tell
+        self.clock, self.size, self.wait, self.tell, self.clocked = Clock(), size, wait, tell, clocked
         self.rate = matmul_rate(10, size)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: SwirlModule) -> None:
@@ -81,6 +84,8 @@ class Paced(L.Callback):
         role = Role(pl_module.phase.value)
         words = RangeConstraint(self.size.vocab, _shapes.FIRST_WORD, self.size.vocab)
         pl_module.inference.constraints = {**pl_module.inference.constraints, role: words}
+        if not self.clocked:
+            return
         for model in pl_module.world_model.models.values():
             model.forward = self.clock.around(model.forward)
         pl_module.steps = replace(pl_module.steps, backward=self.clock.around(pl_module.steps.backward))
@@ -135,13 +140,15 @@ def numbers(module: SwirlModule, size: _shapes.Size) -> dict[str, Any]:
 
 
 class Batches(L.LightningDataModule):
-    """The benchmark's pairs, a step's worth a batch."""
+    """The benchmark's pairs, a step's worth a batch; a batch names the next one's, where they are drawn for ``ahead``."""
 
-    def __init__(self, shape: _shapes.Shape, steps: int, vocab: int) -> None:
+    def __init__(self, shape: _shapes.Shape, steps: int, vocab: int, ahead: bool = False) -> None:
         super().__init__()
         texts = _shapes.pairs(shape, shape.pairs * steps, vocab=vocab)
         made = [UnlabelledPair(p.state, p.next_state, step=i) for i, p in enumerate(texts)]
-        self.batches = [Batch(unlabelled=tuple(made[i : i + shape.pairs])) for i in range(0, len(made), shape.pairs)]
+        parts = [tuple(made[i : i + shape.pairs]) for i in range(0, len(made), shape.pairs)]
+        following = [*parts[1:], ()] if ahead else [()] * len(parts)
+        self.batches = [Batch(unlabelled=own, upcoming=next_) for own, next_ in zip(parts, following, strict=True)]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """One batch a step."""
@@ -152,7 +159,14 @@ class Batches(L.LightningDataModule):
         return batch
 
 
-def module(shape: _shapes.Shape, size: _shapes.Size, models: Path, token_budget: int, compile: bool) -> SwirlModule:
+def module(
+    shape: _shapes.Shape,
+    size: _shapes.Size,
+    models: Path,
+    token_budget: int,
+    compile: bool,
+    engine: RolloutEngine | None = None,
+) -> SwirlModule:
     """The module as a user would configure it."""
     dtype: Any = "auto" if size.dtype == "float32" else size.dtype
 
@@ -172,6 +186,7 @@ def module(shape: _shapes.Shape, size: _shapes.Size, models: Path, token_budget:
         idm=settings(shape.action),
         fwm_optimizer=_adamw,
         idm_optimizer=_adamw,
+        engine=engine or TransformersEngine(),
         token_budget=token_budget,
         seed=0,
     )
@@ -182,7 +197,14 @@ def _adamw(parameters: Any) -> torch.optim.Optimizer:
 
 
 def fit(
-    shape: _shapes.Shape, size: _shapes.Size, models: Path, steps: int, paced: Paced, token_budget: int, compile: bool = False
+    shape: _shapes.Shape,
+    size: _shapes.Size,
+    models: Path,
+    steps: int,
+    paced: Paced,
+    token_budget: int,
+    compile: bool = False,
+    engine: RolloutEngine | None = None,
 ) -> None:
     """Makes ``steps`` steps at the pace that is asked for."""
     trainer = L.Trainer(
@@ -196,7 +218,8 @@ def fit(
         enable_model_summary=False,
         callbacks=[paced],
     )
-    trainer.fit(module(shape, size, models, token_budget, compile), Batches(shape, steps, size.vocab))
+    batches = Batches(shape, steps, size.vocab, engine is not None and engine.looks_ahead)
+    trainer.fit(module(shape, size, models, token_budget, compile, engine), batches)
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import MethodType
 from unittest.mock import patch
 
 import pytest
@@ -15,6 +14,7 @@ import torch
 from swirl_lightning.rollout import ProcessEngine, RolloutRequest, TransformersEngine
 from swirl_lightning.types import Role, SamplingParams
 from swirl_lightning.world_model import WorldModel, WorldModelConfig
+from swirl_lightning.world_model.loading import compile_between_attention
 from tests.models import build
 
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11]]
@@ -95,16 +95,40 @@ def test_bfloat16_is_drawn_as_it_is_computed(engine, tmp_path):
             assert equal(engine.generate(model, request()), before)
 
 
-def test_a_model_that_cannot_be_sent_is_said():
+def test_what_cannot_be_sent_is_refused_before_training():
     engine, model = ProcessEngine(), build("llama")
-    model.lm_head.forward = MethodType(lambda self, hidden: torch.nn.functional.linear(hidden, self.weight), model.lm_head)
-    engine.begin(model, request())
-    with pytest.raises(ValueError, match=r"the second process .* has failed \(.*leave model\.engine out"):
-        engine.generate(model, request())
+    engine.check(model)
+    assert all(p.device.type == "cpu" for p in model.parameters())
+    compile_between_attention(model)
+    engine.check(model)  # the copy is not compiled
+    model.lm_head.forward = lambda hidden: hidden
+    with pytest.raises(ValueError, match=r"cannot be sent to a second process .*leave model\.engine out"):
+        engine.check(model)
     with patch("swirl_lightning.rollout.process.is_sharded", return_value=True), pytest.raises(ValueError, match="not fsdp"):
         engine.check(model)
     with pytest.raises(ValueError, match=r"engine\.threads must be at least 1, got 0"):
         ProcessEngine(threads=0)
+
+
+def test_a_second_process_that_has_died_is_said():
+    engine, model = ProcessEngine(), build("llama")
+    engine.begin(model, request())
+    engine.generate(model, request())
+    for child in engine._process._processes:
+        os.kill(child, signal.SIGKILL)
+
+    def go_on():  # until the pool has noticed
+        for seed in range(100):
+            engine.begin(model, request(seed, seed))
+            engine.generate(model, request(seed, seed))
+
+    with pytest.raises(ValueError, match="the second process, which draws rollouts, has ended"):
+        go_on()
+    with pytest.raises(ValueError, match="has ended"):
+        engine.begin(model, request())
+    engine.close()
+    engine.begin(model, request())
+    assert not engine.generate(model, request()).current  # a new one
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])

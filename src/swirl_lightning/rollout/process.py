@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 from pickle import PicklingError
 
@@ -55,23 +58,31 @@ class ProcessEngine(RolloutEngine):
 
     @override
     def check(self, model: PreTrainedModel) -> None:
-        """Asks for whole models; see ``RolloutEngine``."""
+        """Asks for whole models that can be sent; see ``RolloutEngine``."""
         if is_sharded(model):
             raise ValueError("model.engine: a second process needs the policy whole; use trainer.strategy ddp, not fsdp")
+        empty = {id(x): torch.empty_like(x, device="meta") for x in (*model.parameters(), *model.buffers())}
+        try:
+            ForkingPickler.dumps(deepcopy(model, empty))  # without its weights
+        except (PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"model.engine: the model cannot be sent to a second process ({type(error).__name__}: {error}); something in "
+                "it was replaced by what only this process knows: leave model.engine out"
+            ) from error
 
     @override
     def generate(self, model: PreTrainedModel, request: RolloutRequest) -> Trajectory:
         """What was begun, if that is asked for; otherwise drawn by the model itself.
 
         Raises:
-            ValueError: as ``TransformersEngine``, or if the model cannot be sent to another process.
+            ValueError: as ``TransformersEngine``, or if the second process has died.
         """
         begun, copy = self._begun, self._copy
         if begun is None or copy is None or not copy.serves(model) or not begun.answers(request):
             return self._own.generate(model, request)
         self._begun, device = None, device_of(model)
-        drawn = self._result(begun)
-        return replace(_on(drawn, device), current=False)
+        with _told():
+            return replace(_on(self._result(begun), device), current=False)
 
     @override
     @torch.no_grad()
@@ -79,20 +90,21 @@ class ProcessEngine(RolloutEngine):
         """Starts to draw with the weights as they are; see ``RolloutEngine``.
 
         Raises:
-            ValueError: if the model cannot be sent to another process.
+            ValueError: if the second process has died.
         """
-        if self._begun is not None:  # it was not asked for, but reads the weights that are going to be written
-            self._result(self._begun)
-        if self._process is None:
-            context = multiprocessing.get_context("spawn")
-            self._process = ProcessPoolExecutor(1, context, _start, (os.getpid(), self.threads))
-            self._end = Finalize(self, self._process.shutdown, kwargs={"cancel_futures": True}, exitpriority=1)
-        if self._copy is None or not self._copy.serves(model):
-            self._copy = _Copy.made(model, self.device)
-            self._taken = self._process.submit(_take, self._copy.model)
-        self._copy.update()
-        asked = replace(request, progress=None, keep="nothing")
-        self._begun = Begun.of(request, self._process.submit(_draw, asked, rollout_path(model), self.cache_tokens))
+        with _told():
+            if self._begun is not None:  # it was not asked for, but reads the weights that are going to be written
+                self._result(self._begun)
+            if self._process is None:
+                context = multiprocessing.get_context("spawn")
+                self._process = ProcessPoolExecutor(1, context, _start, (os.getpid(), self.threads))
+                self._end = Finalize(self, self._process.shutdown, kwargs={"cancel_futures": True}, exitpriority=1)
+            if self._copy is None or not self._copy.serves(model):
+                self._copy = _Copy.made(model, self.device)
+                self._taken = self._process.submit(_take, self._copy.model)
+            self._copy.update()
+            asked = replace(request, progress=None, keep="nothing")
+            self._begun = Begun.of(request, self._process.submit(_draw, asked, rollout_path(model), self.cache_tokens))
 
     @override
     def close(self) -> None:
@@ -102,14 +114,24 @@ class ProcessEngine(RolloutEngine):
 
     def _result(self, begun: Begun) -> Trajectory:
         assert self._taken is not None
-        try:
-            self._taken.result()
-            return begun.drawn.result()
-        except (BrokenProcessPool, PicklingError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"model.engine: the second process that draws rollouts has failed ({type(error).__name__}: {error}); what it "
-                "printed is above. Compiled models and those of remote code cannot be sent to it: leave model.engine out"
-            ) from error
+        self._taken.result()
+        return begun.drawn.result()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Says what it means that the pool is broken.
+
+    Raises:
+        ValueError: if the second process has died.
+    """
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "model.engine: the second process, which draws rollouts, has ended; what it printed is above (out of memory, or a "
+            "script without `if __name__ == '__main__':`)"
+        ) from error
 
 
 class _Copy:
