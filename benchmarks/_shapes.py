@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 EOS, FIRST_WORD = 1, 3  # ids 0..2 are padding, end and unknown
@@ -209,6 +211,13 @@ def memory(field: str = "VmHWM") -> int:
     """Bytes of this process by ``/proc``: ``VmHWM`` is the peak, ``VmRSS`` the present."""
     with open("/proc/self/status", encoding="ascii") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+
+
+def commit() -> str:
+    """The commit that is measured; with ``-dirty`` where files differ from it, empty outside of a clone."""
+    command = ["git", "describe", "--always", "--dirty"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    return ran.stdout.strip()
 
 
 def wait_for_go() -> None:

@@ -69,7 +69,8 @@ def main() -> None:
         worker(args)
         return
     shapes = [args.shape] if args.shape else list(SHAPES)
-    result: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "shapes": {}}
+    machine = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "threads": 1, "commit": _shapes.commit()}
+    result: dict[str, Any] = machine | {"shapes": {}}
     result["second_core"] = products(2, args.size) / products(1, args.size)
     print(f"large products by two processes at once: {result['second_core']:.2f} times those of one")
     print("| shape | own rollouts, s | a second process draws, s | time | rollout of the former, s | two cores would give |")

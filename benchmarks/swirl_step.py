@@ -225,6 +225,7 @@ def main() -> None:
         "groups": args.groups,
         "threads": args.threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "commit": _shapes.commit(),
         "flops_per_second": rate,
         "count": counts,
         "compile": args.compile,
