@@ -205,14 +205,6 @@ def each_tensor(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
     module._apply(change)
 
 
-def version_of(tensor: Tensor) -> int:
-    """How often a tensor was written to: adapters are pushed to a server only when they have changed.
-
-    Test: tests/rollout/test_vllm.py. Goes when optimizers tell what they changed.
-    """
-    return int(tensor._version)
-
-
 def default_store() -> Store:
     """The store of the job's process group, on which ranks watch each other beside the collectives that may hang.
 

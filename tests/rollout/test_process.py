@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -66,6 +67,22 @@ def test_it_draws_with_the_weights_of_when_it_began(engine, world_model):
             assert torch.equal(drawn.finished, before.finished)
             assert not drawn.current
             assert not equal(own(world_model, role, request(*seeds)), before)
+
+
+@pytest.mark.parametrize("kind", [{"fused": True}, {"foreach": True}, {"foreach": False}])
+def test_every_step_of_an_optimizer_is_taken_over(engine, world_model, kind):
+    optimizer = torch.optim.AdamW(world_model.role_parameters(Role.FWM), lr=0.1, **kind)
+    seen = []
+    for _ in range(3):
+        before = own(world_model, Role.FWM, request())
+        with world_model.use(Role.FWM) as model:
+            engine.begin(model, request())
+            assert equal(engine.generate(model, request()), before)
+        seen.append(before)
+        for parameter in world_model.role_parameters(Role.FWM):
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    assert not any(equal(a, b) for a, b in pairwise(seen))
 
 
 def test_what_was_not_begun_is_drawn_by_the_model_itself_and_what_was_begun_stays(engine, world_model):

@@ -80,6 +80,18 @@ def test_an_adapter_is_pushed_when_it_has_changed_and_the_stale_one_goes(pair, s
     assert sorted(kept) == sorted(server.loaded)  # vLLM drops idle adapters and reads them again when they are asked for
 
 
+def test_an_optimizer_that_leaves_no_trace_is_noticed(pair, server):
+    engine, params = VllmEngine(server.url), SamplingParams(6)
+    optimizer = torch.optim.AdamW(pair.role_parameters(Role.FWM), lr=0.1, fused=True)
+    for _ in range(2):
+        mine = draw(TransformersEngine(), pair, Role.FWM, params)
+        theirs = draw(engine, pair, Role.FWM, params)
+        assert torch.allclose(theirs.logprobs, mine.logprobs, atol=1e-5)
+        for parameter in pair.role_parameters(Role.FWM):
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+
+
 def test_what_the_engine_cannot_do_is_said(pair, server):
     engine, params = VllmEngine(server.url), SamplingParams(2)
     with pytest.raises(ValueError, match="not to a list of choices or a grammar"):

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from swirl_lightning.distributed.parent import end_with_parent
 from swirl_lightning.distributed.sharding import device_of, is_sharded
-from swirl_lightning.internals import LoraLayer, version_of
+from swirl_lightning.internals import LoraLayer
 from swirl_lightning.rollout.base import Begun, RolloutEngine, RolloutRequest
 from swirl_lightning.rollout.decoders import RolloutPath
 from swirl_lightning.rollout.drawing import draw
@@ -35,7 +35,7 @@ class ProcessEngine(RolloutEngine):
 
     What it draws is a step old by then. The ratio of GRPO is formed with the log-probabilities that the copy drew with, as in
     any later pass over one rollout. The first batch of an epoch, and all that is drawn outside of training, comes from the
-    model itself. The copy shares its memory with this process and takes the weights that have changed before every rollout.
+    model itself. The copy shares its memory with this process and takes the trained weights over before every rollout.
 
     Args:
         device: Where the copy is; None is the model's own device.
@@ -145,7 +145,6 @@ class _Copy:
     def __init__(self, of: PreTrainedModel, model: PreTrainedModel) -> None:
         self.of, self.model = of, model
         self._adapters = _active_adapters(of)
-        self._versions: dict[str, int] = {}  # how often a parameter had been written to when it was taken over
 
     @classmethod
     def made(cls, model: PreTrainedModel, device: str | None) -> _Copy:
@@ -158,13 +157,11 @@ class _Copy:
         return self.of is model and self._adapters == _active_adapters(model)
 
     def update(self) -> None:
-        """Takes over the weights that have changed."""
+        """Takes over the weights that are trained; nobody says which have changed (fused optimizers leave no trace)."""
         copies = dict(self.model.named_parameters(remove_duplicate=False))
         for name, weight in self.of.named_parameters(remove_duplicate=False):
-            version = version_of(weight)
-            if not isinstance(weight, nn.Parameter) or self._versions.get(name) != version:  # casts are new every time
+            if weight.requires_grad or not isinstance(weight, nn.Parameter):  # a cast of another type, new every time
                 copies[name].copy_(weight)
-            self._versions[name] = version
         if (device := device_of(self.model)).type == "cuda":
             torch.cuda.synchronize(device)  # the other process does not wait for this one's stream
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from typing_extensions import override
 
 from swirl_lightning.distributed.sharding import device_of, is_sharded
-from swirl_lightning.internals import LoraLayer, adapter_key, version_of
+from swirl_lightning.internals import LoraLayer, adapter_key
 from swirl_lightning.rollout.base import Begun, RolloutEngine, RolloutRequest
 from swirl_lightning.types import Trajectory
 
@@ -63,7 +63,7 @@ class VllmEngine(RolloutEngine):
         self.looks_ahead, self._root = ahead, folder
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="rollout-ahead")
         self._begun: Begun | None = None
-        self._pushed: dict[str, tuple[tuple[int, ...], str]] = {}  # adapter: versions of its tensors, name on the server
+        self._pushed: dict[str, tuple[list[Tensor], str]] = {}  # adapter: its tensors as they were pushed, name on the server
 
     @override
     def check(self, model: PreTrainedModel) -> None:
@@ -96,6 +96,10 @@ class VllmEngine(RolloutEngine):
         drawn = self._beside.submit(self._draw, self._push(model), replace(request, progress=None), device_of(model))
         self._begun = Begun.of(request, drawn)
 
+    @override
+    def close(self) -> None:
+        self._begun = None
+
     def _draw(self, name: str, request: RolloutRequest, device: torch.device) -> Trajectory:
         """Draws with an adapter by its name on the server."""
         prompts, group_size, settings = request.prompts, request.group_size, _settings(request)
@@ -121,9 +125,8 @@ class VllmEngine(RolloutEngine):
         adapter = layer.active_adapters[0]
         named = ((adapter_key(name, adapter), parameter) for name, parameter in model.named_parameters())
         tensors = {f"base_model.model.{key}": parameter for key, parameter in named if key is not None}
-        versions = tuple(version_of(tensor) for tensor in tensors.values())
         before = self._pushed.get(adapter)
-        if before is not None and before[0] == versions:
+        if before is not None and all(map(torch.equal, tensors.values(), before[0])):
             return before[1]
         name = f"{adapter}-{secrets.token_hex(6)}"  # new at every push: the server keeps prefixes by the adapter's name
         folder = self._folder() / name
@@ -133,7 +136,7 @@ class VllmEngine(RolloutEngine):
         )
         model.peft_config[adapter].save_pretrained(str(folder))  # type: ignore[index, union-attr]
         self._ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
-        self._pushed[adapter] = (versions, name)
+        self._pushed[adapter] = ([tensor.detach().clone() for tensor in tensors.values()], name)
         if before is not None:
             if self._begun is not None:
                 wait([self._begun.drawn])  # it may draw with the one that goes
