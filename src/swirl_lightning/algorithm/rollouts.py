@@ -6,20 +6,15 @@ B pairs, G members of a group, T sampled tokens at most.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from swirl_lightning.algorithm.anchor import with_anchor
-from swirl_lightning.algorithm.experience import (
-    Experience,
-    Importance,
-    Judgement,
-    LatentActions,
-    Rollouts,
-)
+from swirl_lightning.algorithm.experience import Experience, Judgement, LatentActions, Rollouts
 from swirl_lightning.algorithm.nonfinite import NonFiniteRewardError, sample_of
 from swirl_lightning.algorithm.objectives.grpo import group_advantages
+from swirl_lightning.algorithm.other_engine import scored_again
 from swirl_lightning.algorithm.phase_log import timed
 from swirl_lightning.algorithm.rewards import Member, Members, combine, least
 from swirl_lightning.algorithm.settings import RoleSettings
@@ -27,7 +22,8 @@ from swirl_lightning.types import Prefixes, Role, ScoredRow, Trajectory, Unlabel
 from swirl_lightning.world_model.inference import Inference, pair_seed
 from swirl_lightning.world_model.prompts import EncodedPrompt
 
-_OTHER_MODEL = 0.5  # nats a token between engine and policy; bfloat16 against float32 makes a few hundredths
+if TYPE_CHECKING:
+    from swirl_lightning.algorithm.ahead import Ahead
 
 
 def collect(
@@ -39,8 +35,6 @@ def collect(
     seed: int,
     epoch: int = 0,
     skip_nonfinite: bool = False,
-    trains: bool = False,
-    upcoming: Sequence[UnlabelledPair] = (),
     ahead: Ahead | None = None,
 ) -> Experience:
     """Rolls out the policy and scores it.
@@ -56,9 +50,8 @@ def collect(
         seed: of the run; what is drawn for a pair depends on seed, epoch and the pair only.
         epoch: of the run; also chooses the wording where there are several, one for a whole group.
         skip_nonfinite: leave members with a reward that is not finite out instead of raising.
-        trains: whether the policy is going to be trained on its own draws; it keeps what it computes of its prompts for that.
-        upcoming: the next batch's pairs, for which the engine begins to draw as soon as this batch is there.
-        ahead: keeps what is known of them until their turn; needed with ``upcoming``.
+        ahead: given where the policy is going to be trained on its own draws, and keeps what it computes of its prompts for
+            that; as soon as this batch is drawn, the engine may begin with the next one.
 
     Returns:
         The batch's experience.
@@ -71,16 +64,16 @@ def collect(
     latent, known = None, None
     if role is Role.FWM:
         with timed(seconds, "label"):
-            kept = None if ahead is None else ahead.take(pairs, epoch)
+            kept = None if ahead is None else ahead.take(tuple(pairs), epoch)
             latent, known = infer_latents(inference, pairs, seed, epoch) if kept is None else kept
     # 2. a group for each pair: next states y_k ~ P(. | x, z) in Phase I, actions z_k ~ Q(. | x, y) in Phase II
     with timed(seconds, "rollout"):
-        rollouts = roll_out(inference, role, pairs, latent, settings.group_size, seed, epoch, trains=trains)
-    if upcoming and ahead is not None:
+        rollouts = roll_out(inference, role, pairs, latent, settings.group_size, seed, epoch, trains=ahead is not None)
+    if ahead is not None and ahead.upcoming:
         with timed(seconds, "ahead"):
-            ahead.begin(inference, role, upcoming, settings.group_size, seed, epoch)
+            ahead.begin(inference, role, settings.group_size, seed, epoch)
     with timed(seconds, "old"):
-        rollouts = _scored_again(inference, rollouts)
+        rollouts = scored_again(inference, rollouts)
         if settings.anchored:
             rollouts = with_anchor(inference, rollouts)
     # 3. rewards of the frozen opposite model: log Q(z | x, y_k) in Phase I, log P(y | x, z_k) in Phase II
@@ -115,7 +108,7 @@ def roll_out(
     trains: bool = False,
 ) -> Rollouts:
     """Line 2: a group of completions for each pair; those of the FWM follow the latent actions."""
-    prompts, seeds = _asked(inference, role, pairs, latent, seed, epoch)
+    prompts, seeds = asked(inference, role, pairs, latent, seed, epoch)
     ids = [prompt.ids for prompt in prompts]
     tokens = sum(map(len, ids)) + len(ids) * group_size * inference.sampling[role].max_new_tokens
     one_pass = trains and tokens <= inference.scorer.token_budget and inference.world_model.trains_as_it_samples(role)
@@ -132,7 +125,7 @@ def roll_out(
     )
 
 
-def _asked(
+def asked(
     inference: Inference, role: Role, pairs: Sequence[UnlabelledPair], latent: LatentActions | None, seed: int, epoch: int
 ) -> tuple[list[EncodedPrompt], list[int]]:
     """What the policy is asked for each pair, and the seeds of its answers."""
@@ -143,29 +136,6 @@ def _asked(
     else:
         prompts = [builder.fwm_prompt(pair, z, w) for pair, z, w in zip(pairs, latent.actions, wordings, strict=True)]
     return prompts, [pair_seed(seed, pair, role, epoch) for pair in pairs]
-
-
-@dataclass
-class Ahead:
-    """The next batch's latent actions, from when its rollout begins until its turn; they are the frozen IDM's either way."""
-
-    _of: tuple[tuple[UnlabelledPair, ...], int] | None = None  # pairs and epoch
-    _inferred: tuple[LatentActions, Prefixes | None] | None = None
-
-    def begin(
-        self, inference: Inference, role: Role, pairs: Sequence[UnlabelledPair], group_size: int, seed: int, epoch: int
-    ) -> None:
-        """Draws the latent actions of Phase I, and lets the engine begin with the groups."""
-        self._of = (tuple(pairs), epoch)
-        self._inferred = infer_latents(inference, pairs, seed, epoch) if role is Role.FWM else None
-        latent = None if self._inferred is None else self._inferred[0]
-        prompts, seeds = _asked(inference, role, pairs, latent, seed, epoch)
-        inference.begin(role, [prompt.ids for prompt in prompts], group_size, seeds=seeds)
-
-    def take(self, pairs: Sequence[UnlabelledPair], epoch: int) -> tuple[LatentActions, Prefixes | None] | None:
-        """The latent actions of these pairs and what the IDM has computed of them, if it was their rollout that began."""
-        kept, self._inferred = self._inferred, None
-        return kept if self._of == (tuple(pairs), epoch) else None
 
 
 def judge(
@@ -241,28 +211,3 @@ def _policy_rows(trajectory: Trajectory) -> tuple[tuple[ScoredRow, ...], ...]:
         tuple(ScoredRow((*prompt, *ids[:length]), len(prompt)) for ids, length in zip(completions[b], lengths[b], strict=True))
         for b, prompt in enumerate(trajectory.prompts)
     )
-
-
-def _scored_again(inference: Inference, rollouts: Rollouts) -> Rollouts:
-    """What another engine drew, with the policy's own log-probabilities and capped importance weights.
-
-    Raises:
-        ValueError: if the engine's probabilities are so far off that it cannot run this model.
-    """
-    cap, trajectory = inference.engine.importance_cap, rollouts.trajectory
-    if cap is None:
-        return rollouts
-    with inference.world_model.use(rollouts.role) as model:
-        temperature = inference.sampling[rollouts.role].temperature or 1.0
-        constraint = inference.constraints.get(rollouts.role)
-        scores = inference.scorer.score(model, rollouts.rows, temperature=temperature, constraint=constraint)
-    own = scores.logprobs.view_as(trajectory.logprobs).to(trajectory.logprobs.device)
-    difference = (own - trajectory.logprobs).masked_fill(~trajectory.mask, 0.0)
-    mismatch, tokens = float(difference.abs().sum()), int(trajectory.mask.sum())
-    if mismatch > _OTHER_MODEL * tokens:
-        raise ValueError(
-            f"the engine's log-probabilities are off by {mismatch / tokens:.2f} a token: it runs another base model than "
-            f"{inference.world_model.config.base_name!r}, or does not report them at the sampling temperature"
-        )
-    importance = Importance(difference.exp().clamp(max=cap), mismatch)
-    return replace(rollouts, trajectory=replace(trajectory, logprobs=own, current=True), importance=importance)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from swirl_lightning.algorithm.ahead import Ahead
 from swirl_lightning.algorithm.experience import Experience
 from swirl_lightning.algorithm.objectives.grpo import grpo_loss, normaliser
 from swirl_lightning.algorithm.phase_log import experience_values, loss_values, timed, times
-from swirl_lightning.algorithm.rollouts import Ahead, collect
+from swirl_lightning.algorithm.rollouts import collect
 from swirl_lightning.algorithm.settings import RoleSettings
 from swirl_lightning.codecs.base import TokenConstraint
 from swirl_lightning.distributed.ranks import sum_over_ranks
@@ -118,17 +119,10 @@ class PhaseSteps:
 
     def collect(self, role: Role, batch: Batch, epoch: int, *, trains: bool = False) -> Experience:
         """Rollouts of a policy and what they are worth; see :func:`swirl_lightning.algorithm.rollouts.collect`."""
+        settings, skip, ahead = self.roles[role], self.skip_nonfinite, self.ahead if trains else None
+        self.ahead.upcoming = batch.upcoming
         return collect(
-            self.inference,
-            role,
-            batch.unlabelled,
-            self.roles[role],
-            seed=self.seed,
-            epoch=epoch,
-            skip_nonfinite=self.skip_nonfinite,
-            trains=trains,
-            upcoming=batch.upcoming,
-            ahead=self.ahead,
+            self.inference, role, batch.unlabelled, settings, seed=self.seed, epoch=epoch, skip_nonfinite=skip, ahead=ahead
         )
 
     def pseudo(self, batch: Batch, epoch: int) -> dict[str, float]:
