@@ -165,7 +165,7 @@ def module(
     models: Path,
     token_budget: int,
     compile: bool,
-    engine: RolloutEngine | None = None,
+    engine: RolloutEngine = TransformersEngine(),  # noqa: B008  # holds settings only
 ) -> SwirlModule:
     """The module as a user would configure it."""
     dtype: Any = "auto" if size.dtype == "float32" else size.dtype
@@ -186,7 +186,7 @@ def module(
         idm=settings(shape.action),
         fwm_optimizer=_adamw,
         idm_optimizer=_adamw,
-        engine=engine or TransformersEngine(),
+        engine=engine,
         token_budget=token_budget,
         seed=0,
     )
@@ -204,7 +204,7 @@ def fit(
     paced: Paced,
     token_budget: int,
     compile: bool = False,
-    engine: RolloutEngine | None = None,
+    engine: RolloutEngine = TransformersEngine(),  # noqa: B008  # holds settings only
 ) -> None:
     """Makes ``steps`` steps at the pace that is asked for."""
     trainer = L.Trainer(
@@ -218,7 +218,7 @@ def fit(
         enable_model_summary=False,
         callbacks=[paced],
     )
-    batches = Batches(shape, steps, size.vocab, engine is not None and engine.looks_ahead)
+    batches = Batches(shape, steps, size.vocab, engine.looks_ahead)
     trainer.fit(module(shape, size, models, token_budget, compile, engine), batches)
 
 

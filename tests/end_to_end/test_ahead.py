@@ -1,5 +1,7 @@
 """Runs that draw the next batch while this one trains: the same but for a step of staleness, which the ratio corrects."""
 
+import json
+
 import pytest
 import torch
 
@@ -60,7 +62,9 @@ def test_a_run_that_was_cut_inside_an_epoch_goes_on(world, tmp_path):
     assert seen(tmp_path / "run")["steps"][-1]["step"] == 9
 
 
-def test_a_closed_form_draws_nothing_ahead(world, tmp_path):
-    changes = {"model__fwm__objective": "elbo", "model__idm__objective": "posterior", "model__engine": ENGINE}
-    assert main(settings(world, tmp_path / "run", **changes)) == 0
-    assert not any("ahead" in name for step in seen(tmp_path / "run")["steps"] for name in step)
+@pytest.mark.parametrize(("objectives", "ahead"), [(("grpo", "grpo"), True), (("elbo", "posterior"), False)])
+def test_grpo_draws_ahead_and_a_closed_form_does_not(world, tmp_path, objectives, ahead):
+    changes = {f"model__{role}__objective": objective for role, objective in zip(("fwm", "idm"), objectives, strict=True)}
+    assert main(settings(world, tmp_path / "run", **changes, model__engine=ENGINE)) == 0
+    steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert any("time/ahead" in step for step in steps) == ahead

@@ -151,12 +151,13 @@ class TestTraining:
         for name, lr in (("still", 0.0), ("moving", 300.0)):
             optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": lr}}
             changes = {"model__fwm_optimizer": optimizer, "model__idm_optimizer": optimizer}
-            assert main(self.arguments(world, tmp_path / f"alone-{name}", None, **changes)) == 0
+            if name == "still":
+                assert main(self.arguments(world, tmp_path / "alone", None, **changes)) == 0
             with serve(copy.deepcopy(base)) as server:
                 arguments = self.arguments(world, tmp_path / name, server.url, **changes)
                 assert main([*arguments, "--model.engine.init_args.ahead", "true"]) == 0
                 assert len(server.loaded) == 2  # what was replaced is gone
-        alone, ahead = (seen(tmp_path / name)["steps"] for name in ("alone-still", "still"))
+        alone, ahead = (seen(tmp_path / name)["steps"] for name in ("alone", "still"))
         for mine, theirs in zip(alone, ahead, strict=True):
             for name in mine:
                 assert theirs[name] == pytest.approx(mine[name], rel=1e-4, abs=1e-5), name
